@@ -1,0 +1,3 @@
+module example.com/plainware
+
+go 1.26.0
