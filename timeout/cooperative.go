@@ -1,0 +1,188 @@
+package timeout
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"example.com/plainware/internal/respwriter"
+)
+
+// observer is the response as a handler in the serving goroutine sees it.
+type observer struct {
+	respwriter.Writer
+	gate
+	watches
+	limits
+	form  respwriter.Form
+	req   *http.Request // the handler's
+	body  *body         // nil: the request has none
+	begun atomic.Bool   // Committed, for timers
+
+	flushed bool // the server has made the header, or is about to
+}
+
+func (o *observer) Write(p []byte) (n int, err error) {
+	if room := serverBuffer - o.Written(); int64(len(p)) > room && o.drains() {
+		o.startDrain()
+		n, err = o.Writer.Write(p[:room+1])
+		o.endDrain()
+		if err != nil {
+			return n, err
+		}
+		p = p[n:]
+	}
+	m, err := o.write.write(&o.Writer, p)
+	return n + m, err
+}
+
+func (o *observer) WriteString(s string) (int, error) {
+	if o.write == nil && !o.drains() {
+		return o.Writer.WriteString(s)
+	}
+	return o.Write([]byte(s))
+}
+
+func (o *observer) FlushError() error {
+	if o.drains() {
+		o.startDrain()
+		defer o.endDrain()
+		return o.Writer.FlushError()
+	}
+	return o.write.flush(&o.Writer)
+}
+
+func (o *observer) ReadFrom(src io.Reader) (int64, error) {
+	if o.drains() {
+		return copyTo(o, src)
+	}
+	if o.write == nil {
+		return o.Writer.ReadFrom(src)
+	}
+	if file, ok := regularFile(src); ok {
+		return o.write.sendFile(&o.Writer, file)
+	}
+	return copyTo(o, src)
+}
+
+// drains reports whether the server has yet to send the header, before which it
+// reads what is left of an HTTP/1 request body, and whether ReadIdle must limit
+// that reading. The other limits free it by ending the context.
+func (o *observer) drains() bool {
+	return o.read != nil && o.req.ProtoMajor == 1 && o.Written() <= serverBuffer && !o.flushed &&
+		o.body.unread() && !o.duplex.Load() && !o.ownsRead()
+}
+
+// startDrain is called before what makes the server send the header. The wait is
+// first for the body, and only then for the client to take something.
+func (o *observer) startDrain() {
+	o.flushed = true
+	d := time.Now().Add(o.read.err.Limit)
+	o.setReadDeadline(d)
+	if o.write != nil && !o.ownsWrite() {
+		o.setWriteDeadline(d.Add(o.write.err.Limit))
+	}
+}
+
+func (o *observer) endDrain() {
+	o.setReadDeadline(time.Time{})
+	if o.write != nil && !o.ownsWrite() {
+		o.setWriteDeadline(time.Time{})
+	}
+	if o.body.over() != nil {
+		o.setReadDeadline(longAgo) // whose time may have been just before
+	}
+}
+
+// begin is told by the Writer that the response begins.
+func (o *observer) begin(status int) error {
+	o.begun.Store(true)
+	if status == http.StatusRequestEntityTooLarge {
+		// http.MaxBytesReader asks for it too, but only the server's own
+		// writer hears it.
+		closeIfUnread(o.w, o.req, o.body)
+	}
+	return nil
+}
+
+// serveCooperative runs next in the serving goroutine, and answers for it if
+// it returns too late without having done so itself.
+func (m *Middleware) serveCooperative(w http.ResponseWriter, r *http.Request, next http.Handler, p *plan) {
+	if p.deadlineOnly() && !hasBody(r) {
+		m.serveDeadline(w, r, next, p)
+		return
+	}
+	o := &observer{gate: gate{w: w}}
+	ctx := o.limits.start(r.Context(), p)
+	defer o.end(nil)
+	defer o.close()
+	if p.ReadIdle > 0 || p.WriteIdle > 0 {
+		var release func()
+		ctx, release = holdOuter(ctx, p, &o.watches)
+		defer release()
+	}
+	r2 := r.WithContext(ctx)
+	defer copyBack(r, r2)
+	o.req = r2
+
+	if p.FirstByte > 0 {
+		defer time.AfterFunc(p.FirstByte, func() {
+			if !o.begun.Load() {
+				o.end(p.firstByte)
+			}
+		}).Stop()
+	}
+	o.Writer = respwriter.Make(w, r, o.begin)
+	if p.WriteIdle > 0 {
+		o.write = &watch{err: p.writeIdle, fire: func() {
+			o.end(p.writeIdle)
+			o.setWriteDeadline(longAgo)
+		}}
+	}
+	if p.ReadIdle > 0 {
+		o.read = &watch{err: p.readIdle, fire: func() { o.end(p.readIdle) }}
+	}
+	if hasBody(r) {
+		b := &body{ReadCloser: r.Body, watch: o.read, over: func() error {
+			if err := causeOf(ctx); err != nil {
+				return err
+			}
+			return nil
+		}}
+		o.body, r2.Body = b, b
+		// A handler may wait for the client, whatever it does about its context.
+		defer context.AfterFunc(ctx, func() {
+			if causeOf(ctx) != nil && b.unread() {
+				o.setReadDeadline(longAgo)
+			}
+		})()
+	}
+
+	next.ServeHTTP(o.form.Of(o, w), r2)
+
+	if err := causeOf(ctx); err != nil && !o.Committed() {
+		if o.body.unread() {
+			o.setReadDeadline(longAgo) // as above, which may not have happened yet
+		}
+		m.answer(&o.gate, r, o.body, p, err)
+	} else if !o.Hijacked() {
+		o.guardRest(p, r, o.body, o.began)
+	}
+}
+
+// serveDeadline is serveCooperative where there is nothing to watch but the
+// clock, which most requests are.
+func (m *Middleware) serveDeadline(w http.ResponseWriter, r *http.Request, next http.Handler, p *plan) {
+	ctx, stop := context.WithTimeoutCause(r.Context(), p.Total, p.total)
+	defer stop()
+	r2 := r.WithContext(ctx)
+	defer copyBack(r, r2)
+	rw := respwriter.Make(w, r, nil)
+	next.ServeHTTP(rw.Form(), r2)
+	if err := causeOf(ctx); err != nil && !rw.Committed() {
+		g := gate{w: w}
+		m.answer(&g, r, nil, p, err)
+	}
+}
