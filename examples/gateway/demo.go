@@ -1,0 +1,158 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// demos are back ends to play with. They know nothing of the gateway: whatever
+// reaches them came over HTTP.
+type demos struct {
+	urls    []*url.URL
+	servers []*http.Server
+}
+
+// startDemos starts one back end for each name, each on a free loopback port.
+func startDemos(names ...string) (*demos, error) {
+	d := new(demos)
+	for _, name := range names {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			d.Close()
+			return nil, fmt.Errorf("demo back end: %w", err)
+		}
+		srv := &http.Server{Handler: newDemo(name), ReadHeaderTimeout: 5 * time.Second}
+		go srv.Serve(ln) // ends with Close
+		d.urls = append(d.urls, &url.URL{Scheme: "http", Host: ln.Addr().String()})
+		d.servers = append(d.servers, srv)
+	}
+	return d, nil
+}
+
+// Close stops the back ends. The gateway has stopped by then, so that there is
+// nothing to wait for.
+func (d *demos) Close() {
+	for _, srv := range d.servers {
+		srv.Close()
+	}
+}
+
+// newDemo is the back end called name.
+func newDemo(name string) http.Handler {
+	mux := http.NewServeMux()
+
+	// Who answers, and which request this was.
+	mux.HandleFunc("GET /hello", func(w http.ResponseWriter, r *http.Request) {
+		writeJSON(w, map[string]any{
+			"message":    "hello",
+			"backend":    name,
+			"request_id": r.Header.Get("X-Request-Id"),
+		})
+	})
+
+	// The request as the back end sees it.
+	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) {
+		writeJSON(w, map[string]any{
+			"backend": name,
+			"method":  r.Method,
+			"url":     r.URL.String(),
+			"host":    r.Host,
+			"header":  r.Header,
+		})
+	})
+
+	// An answer after ms milliseconds, or none when the client gives up.
+	mux.HandleFunc("GET /slow", func(w http.ResponseWriter, r *http.Request) {
+		ms, err := number(r, "ms", 1000)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		select {
+		case <-time.After(time.Duration(ms) * time.Millisecond):
+			writeJSON(w, map[string]any{"backend": name, "waited_ms": ms})
+		case <-r.Context().Done():
+		}
+	})
+
+	// Server-sent events, the first at once and then one a second.
+	mux.HandleFunc("GET /events", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		w.Header().Set("Cache-Control", "no-store")
+		rc := http.NewResponseController(w)
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for n := 1; ; n++ {
+			fmt.Fprintf(w, "id: %d\ndata: tick %d from %s\n\n", n, n, name)
+			if rc.Flush() != nil {
+				return
+			}
+			select {
+			case <-tick.C:
+			case <-r.Context().Done():
+				return
+			}
+		}
+	})
+
+	// mib mebibytes of a pattern.
+	mux.HandleFunc("GET /download", func(w http.ResponseWriter, r *http.Request) {
+		mib, err := number(r, "mib", 1)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		w.Header().Set("Content-Type", "application/octet-stream")
+		w.Header().Set("Content-Length", strconv.FormatInt(mib<<20, 10))
+		io.Copy(w, io.LimitReader(new(pattern), mib<<20)) // fails only when the client is gone
+	})
+
+	// What arrived, without keeping it.
+	mux.HandleFunc("POST /upload", func(w http.ResponseWriter, r *http.Request) {
+		sum := sha256.New()
+		n, err := io.Copy(sum, r.Body)
+		if err != nil {
+			http.Error(w, "the upload broke off", http.StatusBadRequest)
+			return
+		}
+		writeJSON(w, map[string]any{"backend": name, "bytes": n, "sha256": hex.EncodeToString(sum.Sum(nil))})
+	})
+	return mux
+}
+
+// number is the query's value for name, from 0 to a million.
+func number(r *http.Request, name string, missing int64) (int64, error) {
+	s := r.URL.Query().Get(name)
+	if s == "" {
+		return missing, nil
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 0 || n > 1_000_000 {
+		return 0, fmt.Errorf("%s: want a number from 0 to 1000000 (got %q)", name, s)
+	}
+	return n, nil
+}
+
+// pattern is an endless reader of the bytes 0 to 255 over and over.
+type pattern struct{ next byte }
+
+func (p *pattern) Read(b []byte) (int, error) {
+	for i := range b {
+		b[i] = p.next
+		p.next++
+	}
+	return len(b), nil
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(v) // fails only when the client is gone
+}

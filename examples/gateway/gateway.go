@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	"example.com/plainware/reqid"
+	"example.com/plainware/timeout"
+)
+
+// config is what the gateway is made of.
+type config struct {
+	targets   []*url.URL                // back ends, at least one
+	limits    timeout.Limits            // for requests that no route matches
+	routes    map[string]timeout.Limits // by ServeMux pattern; nil: no routes
+	transport http.RoundTripper         // to the back ends
+	streams   context.Context           // its end ends event streams
+	logger    *slog.Logger
+}
+
+// edgeLimits are right for back ends of which nothing is known. A client that
+// stops sending or reading is cut, however long a steady transfer takes. A
+// limit on the whole request is the operator's choice, because it would also
+// cut event streams. A back end that does not begin to answer is the
+// transport's concern; see newTransport.
+func edgeLimits(total time.Duration) timeout.Limits {
+	return timeout.Limits{
+		Total:     total,
+		ReadIdle:  10 * time.Second,
+		WriteIdle: 30 * time.Second,
+	}
+}
+
+// demoRoutes are the patterns of the demo back ends and how long each may
+// take. A zero field inherits from the gateway's limits, a negative one is no
+// limit.
+func demoRoutes() map[string]timeout.Limits {
+	return map[string]timeout.Limits{
+		"GET /hello":    {Total: 5 * time.Second},
+		"GET /slow":     {Total: 2 * time.Second},
+		"GET /events":   {Total: -1}, // lasts as long as the client stays
+		"GET /download": {Total: 10 * time.Minute},
+		"POST /upload":  {Total: 10 * time.Minute},
+		"/":             {},
+	}
+}
+
+// newGateway builds the chain of handlers. Each one stands where it does for a
+// reason; read it from the bottom up, which is the way a request goes.
+func newGateway(cfg config) (http.Handler, error) {
+	ids, idsErr := reqid.New(reqid.Config{
+		// An edge makes the IDs: what a stranger sends is only kept in the
+		// log, as client_request_id. Behind a proxy of your own, name it:
+		// reqid.TrustPrefixes(netip.MustParsePrefix("10.0.0.0/8")).
+		Trust: reqid.TrustNone,
+	})
+
+	// Innermost, the way to the back ends.
+	var h http.Handler = newProxy(cfg)
+
+	// The routes. A ServeMux redirects paths with // or .. in them, so a plain
+	// proxy, which has no routes, does without.
+	var mux *http.ServeMux
+	if cfg.routes != nil {
+		mux = http.NewServeMux()
+		for pattern := range cfg.routes {
+			mux.Handle(pattern, h)
+		}
+		h = mux
+	}
+
+	// Limits on time are outside the mux, because from inside a route could
+	// only shorten what the default says; they ask the mux which route it is.
+	// They are inside the log, which shall see their 408 and 503.
+	limits, limitsErr := timeout.New(timeout.Config{
+		Limits: cfg.limits,
+		Mux:    mux,
+		Routes: cfg.routes,
+	})
+	if err := errors.Join(idsErr, limitsErr); err != nil {
+		return nil, err
+	}
+	h = limits.Handler(h)
+
+	// The log sees every answer, also those that the limits give in a back
+	// end's place.
+	h = accessLog(cfg.logger, h)
+
+	// The ID is outermost: every line above and every answer, good or bad,
+	// has it.
+	h = ids.Handler(h)
+	return h, nil
+}
+
+// newServer has the limits that belong to the connection. Those of a single
+// request are in the chain: ReadTimeout and WriteTimeout would cut a steady
+// upload or an event stream as well as a stalled one, and without an answer.
+func newServer(h http.Handler, logger *slog.Logger) *http.Server {
+	srv := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+		Protocols:         new(http.Protocols),
+	}
+	srv.Protocols.SetHTTP1(true)
+	srv.Protocols.SetUnencryptedHTTP2(true)
+	return srv
+}

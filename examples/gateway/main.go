@@ -1,0 +1,278 @@
+// Gateway is an edge in one small program: it stands between clients and HTTP
+// back ends and gives every request an ID, a line in the log and limits on its
+// time. It is meant to be copied and changed.
+//
+//	go run ./gateway                                   two demo back ends, on 127.0.0.1:8080
+//	go run ./gateway -target http://127.0.0.1:9000     in front of a server of yours
+//	go run ./gateway -target http://10.0.0.7:9000 -target http://10.0.0.8:9000
+//
+// It speaks HTTP/1.1 and unencrypted HTTP/2. SIGINT or SIGTERM stops it: event
+// streams end at once, everything else has ten seconds to finish. A second
+// signal kills it. The exit status is 0, or 1 after one line that says what was
+// wrong.
+//
+// Where to look: this file has the flags and the server's life, gateway.go the
+// chain of handlers and why it has that order, proxy.go the way to the back
+// ends, accesslog.go the log, demo.go the demo back ends.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"example.com/plainware/reqid"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// From the first signal on the next one has its usual effect again, so
+	// that nobody has to wait for a shutdown that hangs.
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is the program. It returns the exit status and leaves nothing behind, so
+// that a test can call it.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	opt, err := parseFlags(args, stdout)
+	if errors.Is(err, flag.ErrHelp) {
+		return 0
+	}
+	if err == nil {
+		err = serve(ctx, opt, stdout, stderr)
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "gateway: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+// options are what the flags say.
+type options struct {
+	listen  string
+	targets []*url.URL // empty: the demo back ends
+	timeout time.Duration
+	json    bool
+	grace   time.Duration // no flag; see defaultGrace
+}
+
+// parseFlags reads args. Its errors are one line each and name the flag and
+// the value. For -h it writes the usage to help and returns [flag.ErrHelp].
+func parseFlags(args []string, help io.Writer) (options, error) {
+	opt := options{grace: defaultGrace}
+	var targets []string
+	var format string
+	fs := flag.NewFlagSet("gateway", flag.ContinueOnError)
+	fs.SetOutput(io.Discard) // otherwise every error is followed by the whole usage
+	fs.StringVar(&opt.listen, "listen", "127.0.0.1:8080", "`host:port` to listen on; port 0 takes a free one")
+	fs.Func("target", "`URL` of a back end, http or https; repeat it to share the load\n(without it two demo back ends are started)", func(s string) error {
+		targets = append(targets, s)
+		return nil
+	})
+	fs.DurationVar(&opt.timeout, "timeout", 0, "most `time` for a whole request, its answer included, e.g. 30s; the demo's routes\nhave limits of their own; 0 is no limit, which event streams, WebSockets and long\ndownloads need")
+	fs.StringVar(&format, "log", "text", "`format` of the log on standard error: text or json")
+
+	if err := fs.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			fmt.Fprintln(help, "Usage: gateway [-listen host:port] [-target URL]... [-timeout time] [-log text|json]")
+			fs.SetOutput(help)
+			fs.PrintDefaults()
+			return opt, err
+		}
+		return opt, fmt.Errorf("%w (try -h)", err)
+	}
+	if fs.NArg() > 0 {
+		return opt, fmt.Errorf("unexpected argument %q (a back end is given with -target; try -h)", fs.Arg(0))
+	}
+	if _, port, err := net.SplitHostPort(opt.listen); err != nil || !validPort(port, 0) {
+		return opt, fmt.Errorf("-listen: want host:port (got %q)", opt.listen)
+	}
+	if opt.timeout < 0 {
+		return opt, fmt.Errorf("-timeout: must not be negative (got %v)", opt.timeout)
+	}
+	switch format {
+	case "text":
+	case "json":
+		opt.json = true
+	default:
+		return opt, fmt.Errorf("-log: want text or json (got %q)", format)
+	}
+	for _, s := range targets {
+		u, err := parseTarget(s)
+		if err != nil {
+			return opt, err
+		}
+		opt.targets = append(opt.targets, u)
+	}
+	return opt, nil
+}
+
+// parseTarget accepts what the proxy can keep its word about: http or https, a
+// host, perhaps a port and a path that the request's path is appended to.
+func parseTarget(s string) (*url.URL, error) {
+	bad := func(shown, problem string) (*url.URL, error) {
+		return nil, fmt.Errorf("-target: %s (got %q)", problem, shown)
+	}
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || u.Scheme != "http" && u.Scheme != "https":
+		return bad(s, "want a URL such as http://127.0.0.1:9000")
+	case u.User != nil:
+		// A password would end up in logs; a header set by the proxy would not.
+		return bad(u.Redacted(), "user and password are not supported")
+	case u.Hostname() == "":
+		return bad(s, "the host is missing")
+	case u.Port() != "" && !validPort(u.Port(), 1):
+		return bad(s, "the port must be from 1 to 65535")
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return bad(s, "a query or fragment is not supported")
+	}
+	return u, nil
+}
+
+func validPort(s string, lowest uint64) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n >= lowest
+}
+
+// defaultGrace is how long requests in flight have to finish after a signal.
+// Whatever sends the signal must wait longer than that before it kills.
+const defaultGrace = 10 * time.Second
+
+// serve listens and serves until ctx ends, then shuts down in order: no new
+// connections, event streams end, other requests finish or are cut after
+// opt.grace, and the back ends go last.
+func serve(ctx context.Context, opt options, stdout, stderr io.Writer) error {
+	logger, err := newLogger(opt.json, stderr)
+	if err != nil {
+		return err
+	}
+	// Listening comes first: when the port is taken, that is all there is to say.
+	ln, err := listen(opt.listen)
+	if err != nil {
+		return err
+	}
+	defer ln.Close()
+
+	// requests is the context of every request. It outlives ctx, because a
+	// signal must not cut what is in flight; at the end it releases what
+	// Shutdown does not know about: connections that were upgraded.
+	requests, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	streams, endStreams := context.WithCancel(requests)
+	defer endStreams()
+
+	transport := newTransport()
+	defer transport.CloseIdleConnections()
+	cfg := config{
+		targets:   opt.targets,
+		limits:    edgeLimits(opt.timeout),
+		transport: transport,
+		streams:   streams,
+		logger:    logger,
+	}
+	if len(opt.targets) == 0 {
+		demos, err := startDemos("one", "two")
+		if err != nil {
+			return err
+		}
+		defer demos.Close()
+		cfg.targets, cfg.routes = demos.urls, demoRoutes()
+	}
+	h, err := newGateway(cfg)
+	if err != nil {
+		return err
+	}
+
+	srv := newServer(h, logger)
+	srv.BaseContext = func(net.Listener) context.Context { return requests }
+	srv.RegisterOnShutdown(endStreams)
+	failed := make(chan error, 1)
+	go func() { failed <- srv.Serve(ln) }()
+	greet(stdout, ln.Addr(), cfg)
+
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serve: %w", err)
+	case <-ctx.Done():
+	}
+	logger.Info("stopping", "grace", opt.grace)
+	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), opt.grace)
+	defer cancel()
+	if err := srv.Shutdown(within); err != nil {
+		logger.Warn("requests still in flight were cut", "error", err)
+		srv.Close()
+	}
+	<-failed
+	logger.Info("stopped")
+	return nil
+}
+
+// listen is net.Listen with an error that says what to do.
+func listen(addr string) (net.Listener, error) {
+	ln, err := net.Listen("tcp", addr)
+	if err == nil {
+		return ln, nil
+	}
+	// "listen tcp 127.0.0.1:8080: bind: address already in use" down to its reason.
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		err = op.Err
+	}
+	if sys, ok := errors.AsType[*os.SyscallError](err); ok {
+		err = sys.Err
+	}
+	return nil, fmt.Errorf("listen %s: %w (choose another with -listen)", addr, err)
+}
+
+// newLogger logs to w. The handler around the format is what puts request_id
+// into each line that is logged with a request's context.
+func newLogger(asJSON bool, w io.Writer) (*slog.Logger, error) {
+	var format slog.Handler = slog.NewTextHandler(w, nil)
+	if asJSON {
+		format = slog.NewJSONHandler(w, nil)
+	}
+	h, err := reqid.NewLogHandler(reqid.LogConfig{Handler: format})
+	if err != nil {
+		return nil, err
+	}
+	return slog.New(h), nil
+}
+
+// greet says where the gateway is and what to try. Double quotes, because both
+// Unix shells and Windows understand them.
+func greet(w io.Writer, addr net.Addr, cfg config) {
+	base := "http://" + reachable(addr)
+	fmt.Fprintf(w, "gateway: listening on %s\n", base)
+	for _, u := range cfg.targets {
+		fmt.Fprintf(w, "gateway: back end %s\n", u)
+	}
+	fmt.Fprintln(w, "\nTry:")
+	if cfg.routes == nil {
+		fmt.Fprintf(w, "  curl -i %s/\n\n", base)
+		return
+	}
+	fmt.Fprintf(w, "  curl -i %s/hello\n      the ID in the header is the one that the back end saw\n", base)
+	fmt.Fprintf(w, "  curl -i \"%s/slow?ms=5000\"\n      too slow for its route: the limit answers after 2 seconds\n", base)
+	fmt.Fprintf(w, "  curl -N %s/events\n      server-sent events, each as it happens; Ctrl-C here ends them\n\n", base)
+}
+
+// reachable is addr as a client on this machine writes it.
+func reachable(addr net.Addr) string {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok || !tcp.IP.IsUnspecified() {
+		return addr.String()
+	}
+	return net.JoinHostPort("localhost", strconv.Itoa(tcp.Port))
+}
