@@ -1,0 +1,175 @@
+package house
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// globals finds what would make two users of one package in one process
+// meet, or let the environment configure it: reads of the environment, init
+// functions, and exported variables other than error sentinels.
+func globals(fset *token.FileSet, f *ast.File) []string {
+	var all []string
+	add := func(pos token.Pos, what string) {
+		p := fset.Position(pos)
+		all = append(all, p.Filename+":"+strconv.Itoa(p.Line)+": "+what)
+	}
+	for _, d := range f.Decls {
+		switch d := d.(type) {
+		case *ast.FuncDecl:
+			if d.Recv == nil && d.Name.Name == "init" {
+				add(d.Pos(), "func init runs for whoever imports the package")
+			}
+		case *ast.GenDecl:
+			if d.Tok != token.VAR {
+				continue
+			}
+			for _, s := range d.Specs {
+				for _, n := range s.(*ast.ValueSpec).Names {
+					if n.IsExported() && !strings.HasPrefix(n.Name, "Err") {
+						add(n.Pos(), "exported variable "+n.Name+": anyone can change it for everyone")
+					}
+				}
+			}
+		}
+	}
+	osName := importName(f, "os")
+	reads := []string{"Getenv", "LookupEnv", "Environ", "ExpandEnv"}
+	ast.Inspect(f, func(n ast.Node) bool {
+		sel, ok := n.(*ast.SelectorExpr)
+		if !ok {
+			return true
+		}
+		if x, ok := sel.X.(*ast.Ident); ok && x.Name == osName && slices.Contains(reads, sel.Sel.Name) {
+			add(sel.Pos(), "os."+sel.Sel.Name+": the environment configures nothing here")
+		}
+		return true
+	})
+	return all
+}
+
+// importName is the name under which f imports path, "" when it does not.
+func importName(f *ast.File, path string) string {
+	for _, spec := range f.Imports {
+		if p, err := strconv.Unquote(spec.Path.Value); err != nil || p != path {
+			continue
+		}
+		if spec.Name != nil {
+			return spec.Name.Name
+		}
+		return path[strings.LastIndex(path, "/")+1:]
+	}
+	return ""
+}
+
+// realSleeps finds time.Sleep in a test file that never enters a synctest
+// bubble: such a test is as slow as its sleeps and as flaky as the machine. A
+// file enters one by itself, or by a helper with a name that says so.
+func realSleeps(fset *token.FileSet, f *ast.File) []string {
+	name := importName(f, "time")
+	if name == "" || importName(f, "testing/synctest") != "" || callsBubble(f) {
+		return nil
+	}
+	var all []string
+	ast.Inspect(f, func(n ast.Node) bool {
+		if sel, ok := n.(*ast.SelectorExpr); ok && sel.Sel.Name == "Sleep" {
+			if x, ok := sel.X.(*ast.Ident); ok && x.Name == name {
+				p := fset.Position(sel.Pos())
+				all = append(all, p.Filename+":"+strconv.Itoa(p.Line)+": time.Sleep outside a synctest bubble")
+			}
+		}
+		return true
+	})
+	return all
+}
+
+func callsBubble(f *ast.File) (found bool) {
+	ast.Inspect(f, func(n ast.Node) bool {
+		if call, ok := n.(*ast.CallExpr); ok {
+			if x, ok := call.Fun.(*ast.Ident); ok && strings.Contains(strings.ToLower(x.Name), "bubble") {
+				found = true
+			}
+		}
+		return !found
+	})
+	return found
+}
+
+func TestNoGlobalState(t *testing.T) {
+	for _, s := range exported(t) {
+		for _, f := range s.files {
+			for _, v := range globals(s.fset, f) {
+				t.Error(v)
+			}
+		}
+	}
+}
+
+func TestNoRealSleeps(t *testing.T) {
+	for _, s := range packages(t) {
+		for _, f := range s.tests {
+			for _, v := range realSleeps(s.fset, f) {
+				t.Error(v)
+			}
+		}
+	}
+}
+
+func TestGlobals(t *testing.T) {
+	for _, c := range []struct {
+		name, src, want string
+	}{
+		{"error sentinel", `var ErrLate = errors.New("late")`, ""},
+		{"unexported variable", `var pool sync.Pool`, ""},
+		{"exported constant", `const Header = "X"`, ""},
+		{"exported local", `func f() { var Header string; _ = Header }`, ""},
+		{"method named init", `func (t T) init() {}`, ""},
+		{"other Getenv", `import "example.net/os2"; func f() { os2.Getenv("A") }`, ""},
+		{"init", `func init() {}`, "func init"},
+		{"exported variable", `var Header = "X-Request-Id"`, "exported variable Header"},
+		{"in a group", `var ( a int; Max, b = 1, 2 )`, "exported variable Max"},
+		{"getenv", `import "os"; func f() string { return os.Getenv("A") }`, "os.Getenv"},
+		{"lookupenv", `import "os"; var a, b = os.LookupEnv("A")`, "os.LookupEnv"},
+		{"as a value", `import "os"; var get = os.Getenv`, "os.Getenv"},
+		{"renamed import", `import sys "os"; var a = sys.Environ()`, "os.Environ"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			check(t, globals, c.src, c.want)
+		})
+	}
+}
+
+func TestRealSleeps(t *testing.T) {
+	for _, c := range []struct {
+		name, src, want string
+	}{
+		{"no sleep", `import "time"; var d = time.Second`, ""},
+		{"in a bubble", `import ("time"; "testing/synctest"); func f() { synctest.Test(nil, nil); time.Sleep(1) }`, ""},
+		{"in a helper's bubble", `import "time"; func f() { inBubble(nil, func() { time.Sleep(1) }) }`, ""},
+		{"another Sleep", `func f() { clock.Sleep(1) }`, ""},
+		{"real", `import "time"; func f() { time.Sleep(1) }`, "time.Sleep"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			check(t, realSleeps, c.src, c.want)
+		})
+	}
+}
+
+// check parses src as the body of a file and compares what find says of it.
+func check(t *testing.T, find func(*token.FileSet, *ast.File) []string, src, want string) {
+	t.Helper()
+	fset := token.NewFileSet()
+	f, err := parser.ParseFile(fset, "p.go", "package p; "+src, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := strings.Join(find(fset, f), "; ")
+	if (want == "") != (got == "") || !strings.Contains(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
