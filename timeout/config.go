@@ -15,28 +15,32 @@ import (
 // [Config.Limits], and negative is no limit.
 type Limits struct {
 	// Total is the time from entry until the handler has returned, as a real
-	// deadline of its context. It goes on after a hijack, and then closes the
-	// connection: routes that upgrade need none.
+	// deadline of its context. It goes on after a hijack and then closes the
+	// connection, so routes that upgrade must have none: Total: -1. With
+	// Cooperative only the context ends.
 	Total time.Duration
 
 	// FirstByte is the time from entry until the response is committed: by
 	// more than [Config.Hold] bytes of body, a flush, a hijack, or the
-	// handler's return.
+	// handler's return. With Cooperative the first byte commits it.
 	FirstByte time.Duration
 
 	// ReadIdle is the longest wait for bytes inside one Read of the request
-	// body. A slow but steady upload is never cut; a stalled one is answered
-	// with 408.
+	// body, or inside the server's own reading of a body that the handler has
+	// left. A slow but steady upload is never cut; a stalled one is answered
+	// with 408 if nothing was sent.
 	ReadIdle time.Duration
 
 	// WriteIdle is the longest that one write or flush may take to be
 	// accepted by the connection. Long writes are timed in pieces of 64 KiB, so
-	// the limit holds the client to a rate, not to the size of a file.
+	// the limit holds the client to a rate of about 64 KiB in that time, and
+	// not to the size of a file.
 	WriteIdle time.Duration
 
 	// Grace is how long the middleware waits for the handler to return after
-	// it has answered in its place. The client does not wait for it. Zero is
-	// 50 ms; negative is no wait.
+	// it has answered in its place. The client has the whole answer before it;
+	// over HTTP/2 the end of the stream comes after it. Zero is 50 ms; negative
+	// is no wait. It has no effect with Cooperative.
 	Grace time.Duration
 }
 
@@ -63,7 +67,8 @@ type Config struct {
 	Cooperative bool
 
 	// Status answers a request whose Total, FirstByte or WriteIdle has
-	// passed: 400 to 599, zero is 503. ReadIdle answers 408 always.
+	// passed: 400 to 599, zero is 503. ReadIdle answers 408 always, and a
+	// deadline of the caller's 504.
 	Status int
 
 	// Hold is how many bytes of a response are held back until the handler
@@ -73,8 +78,8 @@ type Config struct {
 	Hold int
 
 	// ErrorHandler answers in the handler's place, with an *[Error]; nil is
-	// [WriteError]. It runs while the handler may still be running, and must
-	// not read the body.
+	// [WriteError]. Unless Cooperative is set it runs while the handler may
+	// still be running. It must not read the body.
 	ErrorHandler func(http.ResponseWriter, *http.Request, error)
 
 	// OnLate, unless nil, is told of handlers that are still running when the
@@ -165,7 +170,11 @@ func (p *plan) restDeadline(start, now time.Time) (d time.Time, ok bool) {
 		from  time.Time
 		limit time.Duration
 	}{{now, p.ReadIdle}, {start, p.Total}, {start, p.FirstByte}} {
-		if end := t.from.Add(t.limit); t.limit > 0 && (!ok || end.Before(d)) {
+		end := t.from.Add(t.limit)
+		if t.limit == 0 || !end.After(now) {
+			continue // what has passed was kept, or the request would be over
+		}
+		if !ok || end.Before(d) {
 			d, ok = end, true
 		}
 	}

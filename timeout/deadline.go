@@ -13,7 +13,8 @@ import (
 // DeadlineConfig configures a [Deadline]. The zero value reads all the headers
 // it knows.
 type DeadlineConfig struct {
-	// Headers are the fields to read, of these four; none means all.
+	// Headers are the fields to read, of these four, in any letter case; none
+	// means all.
 	//
 	//   - Grpc-Timeout: one to eight digits and one of H M S m u n, as in the
 	//     gRPC protocol over HTTP/2
@@ -37,9 +38,10 @@ type DeadlineConfig struct {
 //
 // It runs the handler in the serving goroutine, and answers 504 when that
 // returns after the deadline without having answered. A [Middleware] inside it
-// answers at the deadline. The smallest of several values counts; a malformed
-// or repeated field is ignored, since a deadline is a hint; a time of zero is
-// answered with 504 at once. A request without a deadline passes untouched.
+// answers at the deadline. The smallest of several fields counts; a field that
+// is malformed, or there twice, is as if it were not there, since a deadline is
+// a hint; a time of zero is answered with 504 at once. A request without a
+// deadline passes untouched.
 type Deadline struct {
 	m       *Middleware
 	headers []string

@@ -40,7 +40,7 @@ func (p Phase) String() string {
 }
 
 // Error says that a limit has passed. It is the cause of the handler's context
-// (context.Cause), the error of a Read or Write that was cut short, and what
+// (context.Cause), the error of a Read or Write that took too long, and what
 // [Config.ErrorHandler] is given.
 //
 // errors.Is takes it for context.DeadlineExceeded, os.ErrDeadlineExceeded and

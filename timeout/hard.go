@@ -105,7 +105,7 @@ func (q *request) await(ctx context.Context) (err *Error, ended bool) {
 	switch err := causeOf(ctx); {
 	case err != nil:
 		return err, false
-	case q.t.ownReadLapsed():
+	case q.t.readLapsed():
 		// The server takes it for the end of the client when a read deadline
 		// passes, but this one was the handler's own, and it may go on.
 		return q.awaitSlow()
@@ -197,7 +197,7 @@ func (q *request) expire(err *Error) {
 	case err != nil:
 		q.m.answer(&q.t.gate, q.outer, q.t.body, q.t.plan, err)
 	default:
-		closeIfUnread(q.t.real, q.outer, q.t.body)
+		closeIfSpoiled(&q.t.gate, q.outer, q.t.body)
 		q.t.real.WriteHeader(statusClientClosed)
 	}
 
@@ -215,7 +215,7 @@ func (q *request) expire(err *Error) {
 	if inTime {
 		copyBack(q.outer, q.inner)
 	}
-	if began && q.t.conn == nil {
+	if began && q.t.conn == nil && !q.t.complete() {
 		if inTime {
 			q.removeForm() // the server does it only for requests that end well
 		}

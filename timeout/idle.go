@@ -29,7 +29,7 @@ type gate struct {
 	// its reads and writes, the earlier of the two counting, and in the place of
 	// those that guardRest would set.
 	ownRead, ownWrite time.Time
-	lapsed            bool // an own read deadline has passed, but counts no longer
+	lapsed            bool // a read deadline has passed that is no longer ownRead
 	duplex            atomic.Bool
 }
 
@@ -48,8 +48,11 @@ func (g *gate) SetWriteDeadline(t time.Time) error {
 	return g.setWriteDeadline(t)
 }
 
-// ownReadLapsed reports whether a read deadline of the handler's has passed.
-func (g *gate) ownReadLapsed() bool {
+// readLapsed reports whether a read deadline has passed that the handler has
+// set, or one of ours that was meant to. If the body had been read by then, an
+// HTTP/1 server takes its client for gone, for this request and all others on
+// the connection.
+func (g *gate) readLapsed() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.lapsed || passed(g.ownRead)
@@ -76,7 +79,10 @@ func (g *gate) EnableFullDuplex() error {
 }
 
 func (g *gate) setReadDeadline(t time.Time) error {
-	return g.do(func(c *http.ResponseController) error { return c.SetReadDeadline(t) })
+	return g.do(func(c *http.ResponseController) error {
+		g.lapsed = g.lapsed || t == longAgo
+		return c.SetReadDeadline(t)
+	})
 }
 
 func (g *gate) setWriteDeadline(t time.Time) error {

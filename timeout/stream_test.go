@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -54,7 +55,7 @@ func TestClientStopsReading(t *testing.T) {
 					}
 				}))
 				synctest.Wait()
-				before := runtime.NumGoroutine()
+				before := goroutines()
 				res, err := s.Client.Get(s.URL)
 				if err != nil {
 					t.Fatal(err)
@@ -68,8 +69,8 @@ func TestClientStopsReading(t *testing.T) {
 				s.Transport.CloseIdleConnections()
 				time.Sleep(time.Minute)
 				synctest.Wait()
-				if after := runtime.NumGoroutine(); after > before {
-					t.Errorf("%d goroutines, %d before", after, before)
+				if after := goroutines(); len(after) > len(before) {
+					t.Errorf("%d goroutines, %d before:\n%s", len(after), len(before), strings.Join(after, "\n\n"))
 				}
 			})
 		})
@@ -107,9 +108,9 @@ func TestSlowReader(t *testing.T) {
 			} else if err != nil {
 				t.Fatalf("after %d bytes: %v", got, err)
 			}
-			time.Sleep(50 * time.Millisecond)
+			time.Sleep(20 * time.Millisecond)
 		}
-		if took := time.Since(start); got != size || took < time.Minute {
+		if took := time.Since(start); got != size || took < 100*100*time.Millisecond {
 			t.Errorf("%d bytes in %v", got, took)
 		}
 	})
@@ -302,7 +303,12 @@ func TestSendfile(t *testing.T) {
 				t.Fatal(err)
 			}
 			listener := &fileListener{Listener: inner}
-			srv := &http.Server{Handler: hard(t, l, func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, name) })}
+			done := make(chan struct{})
+			h := hard(t, l, func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, name) })
+			srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				defer close(done)
+				h.ServeHTTP(w, r)
+			})}
 			served := make(chan error, 1)
 			go func() { served <- srv.Serve(listener) }()
 			t.Cleanup(func() {
@@ -320,6 +326,7 @@ func TestSendfile(t *testing.T) {
 			if n != size || err != nil {
 				t.Errorf("the client read %d bytes, %v", n, err)
 			}
+			<-done
 			if got := listener.sent.Load(); got < size*9/10 {
 				t.Errorf("%d of %d bytes went through the connection's ReadFrom", got, size)
 			}
@@ -354,4 +361,14 @@ func (c *fileConn) ReadFrom(r io.Reader) (int64, error) {
 		}
 	}
 	return n, err
+}
+
+// goroutines returns the stacks of the goroutines in the bubble.
+func goroutines() []string {
+	buf := make([]byte, 1<<20)
+	stacks := strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n")
+	return slices.DeleteFunc(stacks, func(s string) bool {
+		header, _, _ := strings.Cut(s, "\n")
+		return !strings.Contains(header, "synctest bubble")
+	})
 }

@@ -19,14 +19,21 @@
 // 200 that looks whole: the connection is closed on HTTP/1.1, the stream reset
 // on HTTP/2.
 //
-// The handler's context is cancelled with an *[Error] as its cause, what it
-// then writes or reads fails, and after [Limits.Grace] it is left behind:
-// nothing it does from then on touches the request. See [Config.OnLate].
+// The handler's context is cancelled with an *[Error] as its cause, its reads
+// fail with that error and its writes with http.ErrHandlerTimeout, and after
+// [Limits.Grace] it is left behind: nothing it does from then on touches the
+// request. See [Config.OnLate]. A deadline that was in the context already and
+// passes first is answered with 504; its own error is the cause.
 //
 // When the client goes away the handler has the same time to return. If
 // nothing had been sent, the loggers outside see status 499, nginx's for a
 // request that its client closed. A client that half-closes an HTTP/1.1
 // connection counts as gone, as it does for net/http.
+//
+// All this is for the default mode, in which the handler has a goroutine of its
+// own. With [Config.Cooperative] it has not: nothing is cut, a response that has
+// begun ends as the handler ends it, and a client that goes away is left to the
+// handler.
 //
 // # Streaming and upgrades
 //
@@ -42,7 +49,8 @@
 // A handler that panics has its panic raised again in the serving goroutine as
 // a *[Panic] that keeps the handler's stack; http.ErrAbortHandler stays bare.
 // runtime.Goexit in the handler closes the connection at once. The handler
-// sees the headers that were set outside, and may delete them.
+// sees the headers that were set outside, and may delete them. After a
+// cancellation by the client TimeoutHandler writes 503, and this package 499.
 //
 // # Where it belongs
 //
@@ -184,7 +192,7 @@ func answerLimit(p *plan) time.Duration {
 // answer refuses the request with err.
 func (m *Middleware) answer(g *gate, r *http.Request, b *body, p *plan, err *Error) {
 	g.setWriteDeadline(time.Now().Add(answerLimit(p)))
-	closeIfUnread(g.w, r, b)
+	closeIfSpoiled(g, r, b)
 	m.cfg.ErrorHandler(g.w, r, err)
 	http.NewResponseController(g.w).Flush()
 }
@@ -194,6 +202,14 @@ func (m *Middleware) answer(g *gate, r *http.Request, b *body, p *plan, err *Err
 func closeIfUnread(w http.ResponseWriter, r *http.Request, b *body) {
 	if r.ProtoMajor == 1 && b.unread() {
 		w.Header()["Connection"] = []string{"close"}
+	}
+}
+
+// closeIfSpoiled does so too when the server takes the client for gone.
+func closeIfSpoiled(g *gate, r *http.Request, b *body) {
+	closeIfUnread(g.w, r, b)
+	if r.ProtoMajor == 1 && g.readLapsed() {
+		g.w.Header()["Connection"] = []string{"close"}
 	}
 }
 

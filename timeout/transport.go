@@ -26,7 +26,8 @@ type TransportConfig struct {
 // Transport tells servers how long the caller will wait: it writes what is left
 // of the request context's deadline, less the margin, into a header field. A
 // value that is already there stays if it is shorter. Where nothing is left it
-// fails with context.DeadlineExceeded and sends nothing. A request without a
+// fails with context.DeadlineExceeded and sends nothing; less than a millisecond
+// is sent as one by the formats that have no finer unit. A request without a
 // deadline passes untouched. It is safe for concurrent use.
 type Transport struct {
 	base   http.RoundTripper

@@ -55,6 +55,7 @@ type writer struct {
 	header   http.Header // nil: as the real one
 	code     int
 	declared int64    // Content-Length when code was decided, or -1
+	sent     int64    // bytes of the body
 	held     *holding // nil until it is needed, and when the response has begun
 	returned bool     // the handler has
 	conn     net.Conn // after Hijack
@@ -267,10 +268,10 @@ func (t *writer) commit() error {
 	if t.code == 0 {
 		return nil // nothing to send but the header, by the server itself
 	}
-	if t.code == http.StatusRequestEntityTooLarge {
+	if t.code == http.StatusRequestEntityTooLarge || t.readLapsed() {
 		// http.MaxBytesReader asks for it too, but only the server's own
 		// writer hears it.
-		closeIfUnread(t.real, t.req, t.body)
+		closeIfSpoiled(&t.gate, t.req, t.body)
 	}
 	t.real.WriteHeader(t.code)
 	err := t.drain()
@@ -308,13 +309,21 @@ func (t *writer) drain() error {
 	}
 	defer t.leave()
 	t.setReadDeadline(deadline)
-	defer t.setReadDeadline(time.Time{})
 	if t.plan.WriteIdle > 0 && !t.ownsWrite() {
 		t.setWriteDeadline(deadline.Add(t.plan.WriteIdle))
-		defer t.setWriteDeadline(time.Time{})
 	}
-	n := min(len(t.held.body), serverBuffer)
-	if _, err := t.real.Write(t.held.body[:n]); err != nil {
+	defer func() {
+		t.setReadDeadline(time.Time{})
+		if !t.ownsWrite() {
+			t.setWriteDeadline(time.Time{})
+		}
+		if t.isOver() {
+			t.free() // again, if it was just before
+		}
+	}()
+	n, err := t.real.Write(t.held.body[:min(len(t.held.body), serverBuffer)])
+	t.sent += int64(n)
+	if err != nil {
 		return err
 	}
 	t.held.body = t.held.body[:copy(t.held.body, t.held.body[n:])]
@@ -342,7 +351,9 @@ func (t *writer) send(p []byte) (int, error) {
 		return 0, http.ErrHandlerTimeout
 	}
 	defer t.leave()
-	return t.write.write(t.real, p)
+	n, err := t.write.write(t.real, p)
+	t.sent += int64(n)
+	return n, err
 }
 
 // keep holds p back if nothing was sent and there is room. Otherwise, unless
@@ -427,6 +438,7 @@ func (t *writer) ReadFrom(src io.Reader) (n int64, err error) {
 	}
 	defer t.leave()
 	m, err := t.write.sendFile(dst, file)
+	t.sent += m
 	return n + m, err
 }
 
@@ -508,6 +520,11 @@ func (t *writer) takeOver() (began bool) {
 	return began
 }
 
+// complete reports whether a response that has begun is all there, as its
+// Content-Length has it. It is then not cut: the client could not tell on
+// HTTP/1.1, and would reject it for no reason on HTTP/2. Called after takeOver.
+func (t *writer) complete() bool { return t.declared >= 0 && t.sent == t.declared && t.code != 0 }
+
 // guardRest, see gate, is not for a connection that the handler has taken over.
 func (t *writer) guardRest() {
 	if t.conn == nil {
@@ -532,6 +549,9 @@ func (t *writer) finish() bool {
 	t.returned = true
 	if t.conn == nil && t.commit() == nil && t.header != nil && (t.code == 0 || hasTrailers(t.header)) {
 		replace(t.real.Header(), t.header)
+	}
+	if t.code == 0 && t.readLapsed() {
+		closeIfSpoiled(&t.gate, t.req, t.body)
 	}
 	return t.state.Or(over)&over == 0
 }
