@@ -37,10 +37,11 @@ type Limits struct {
 	// not to the size of a file.
 	WriteIdle time.Duration
 
-	// Grace is how long the middleware waits for the handler to return after
-	// it has answered in its place. The client has the whole answer before it;
-	// over HTTP/2 the end of the stream comes after it. Zero is 50 ms; negative
-	// is no wait. It has no effect with Cooperative.
+	// Grace is how long the middleware waits for the handler to return once
+	// the request is over. The client has the whole answer before that; after it
+	// come the cut of a response that had begun, the end of an HTTP/2 stream, and
+	// the next request on an HTTP/1.1 connection. Zero is 50 ms; negative is no
+	// wait. It has no effect with Cooperative.
 	Grace time.Duration
 }
 
