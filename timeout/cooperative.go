@@ -99,10 +99,10 @@ func (o *observer) endDrain() {
 // begin is told by the Writer that the response begins.
 func (o *observer) begin(status int) error {
 	o.begun.Store(true)
-	if status == http.StatusRequestEntityTooLarge {
+	if status == http.StatusRequestEntityTooLarge || o.readLapsed() {
 		// http.MaxBytesReader asks for it too, but only the server's own
 		// writer hears it.
-		closeIfUnread(o.w, o.req, o.body)
+		closeIfSpoiled(&o.gate, o.req, o.body)
 	}
 	return nil
 }
@@ -160,15 +160,20 @@ func (m *Middleware) serveCooperative(w http.ResponseWriter, r *http.Request, ne
 		})()
 	}
 
+	answered := false
+	defer func() { // after a panic too: the server reads on before it closes
+		if !answered && !o.Hijacked() {
+			o.guardRest(p, r, o.body, o.began)
+		}
+	}()
 	next.ServeHTTP(o.form.Of(o, w), r2)
 
 	if err := causeOf(ctx); err != nil && !o.Committed() {
+		answered = true
 		if o.body.unread() {
 			o.setReadDeadline(longAgo) // as above, which may not have happened yet
 		}
 		m.answer(&o.gate, r, o.body, p, err)
-	} else if !o.Hijacked() {
-		o.guardRest(p, r, o.body, o.began)
 	}
 }
 

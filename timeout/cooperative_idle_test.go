@@ -294,3 +294,24 @@ func TestCooperativeTooLarge(t *testing.T) {
 		}
 	})
 }
+
+// A handler that panics over a stalled upload is not waited for longer: the
+// server reads on before it closes the connection.
+func TestCooperativePanicOverStalledUpload(t *testing.T) {
+	inBubbles(t, []memnet.Proto{memnet.HTTP1}, func(t *testing.T, p memnet.Proto) {
+		s := serve(t, p, cooperative(t, timeout.Limits{ReadIdle: time.Second}, func(w http.ResponseWriter, r *http.Request) {
+			panic(http.ErrAbortHandler)
+		}))
+		conn, err := s.Listener.Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		start := time.Now()
+		io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
+		conn.SetReadDeadline(start.Add(time.Minute))
+		if got, err := io.ReadAll(conn); err != nil || len(got) > 0 || time.Since(start) > 2*time.Second {
+			t.Errorf("got %q, %v after %v", got, err, time.Since(start))
+		}
+	})
+}
