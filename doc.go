@@ -6,6 +6,8 @@
 //     the context, both headers, the log and outgoing calls.
 //   - [example.com/plainware/timeout] limits how long a request may take, in
 //     total and by phase, and streams.
+//   - [example.com/plainware/store] is the contract for shared state, with
+//     backends in memory, SQLite, Redis or Valkey, and PostgreSQL.
 //
 // # One shape
 //
