@@ -73,7 +73,8 @@ type BatchRegisters interface {
 
 	// AdvanceBatch does ops in their order, each for itself, and sets res,
 	// which has the same length. Two may have the same register. With an error
-	// any of them may have been applied, and res means nothing.
+	// any of them may have been applied, and res means nothing. If one is bad,
+	// as Check says, none is.
 	AdvanceBatch(ctx context.Context, ops []Op, res []Result) error
 }
 
@@ -85,7 +86,8 @@ type AtomicRegisters interface {
 	// reports whether it did. If not, no register is changed except by healing,
 	// and res says for each what was found: Value is the register as it stands,
 	// and Granted is what the operation could have had, 0 for those that
-	// refused. All registers must differ, or the error is [ErrOp].
+	// refused. All registers must differ, or the error is [ErrOp]; so it is from
+	// a backend that has them on several machines, and nothing is applied.
 	AdvanceAll(ctx context.Context, ops []Op, res []Result) (applied bool, err error)
 }
 

@@ -42,15 +42,16 @@ import (
 // # Values
 //
 // A value is any bytes, up to at least 1 MiB. An empty value is not an absent
-// one. The store copies what it is given and what it returns belongs to the
-// caller; no slice is shared.
+// one, and a nil slice given to Put is the empty value. The store copies what it
+// is given and what it returns belongs to the caller; no slice is shared.
 //
 // # Time
 //
 // A ttl is a duration, never an instant: the backend's clock expires the key,
 // so a caller with a wrong clock can create neither immortal nor stillborn
 // ones. Zero is no expiry, and a negative ttl is an error that is [ErrTTL]. A
-// ttl below the backend's resolution is rounded up. An expired key is absent in
+// ttl below the backend's resolution is rounded up, and one beyond its range may
+// be no expiry. An expired key is absent in
 // every respect, from the moment of its expiry, whether or not its space was
 // reclaimed.
 //
@@ -72,7 +73,8 @@ type Store interface {
 	// there equals old, byte by byte. A nil old means that the key must be
 	// absent; an empty one that it must hold the empty value. A nil new deletes
 	// the key, and the ttl has no meaning. It reports whether the swap
-	// happened.
+	// happened: with both nil, whether the key is absent. A swap to the same
+	// value is one, and sets the ttl.
 	CompareAndSwap(ctx context.Context, key string, old, new []byte, ttl time.Duration) (swapped bool, err error)
 
 	// Delete removes key. It is no error if it is absent.
@@ -130,7 +132,8 @@ type Scanner interface {
 	// Scan ranges over the keys of values that begin with prefix, in no
 	// particular order. A key that is there during the whole scan appears at
 	// least once; one that comes or goes may appear or not; one may appear
-	// twice. An error is the last thing it yields.
+	// twice. An error is the last thing it yields. The loop may call any method
+	// of the store.
 	Scan(ctx context.Context, prefix string) iter.Seq2[string, error]
 }
 

@@ -1,6 +1,7 @@
 package redisstore
 
 import (
+	"crypto/fips140"
 	"crypto/sha1"
 	"encoding/hex"
 	"slices"
@@ -13,7 +14,9 @@ type script struct {
 }
 
 func newScript(source string) *script {
-	sum := sha1.Sum([]byte(source))
+	var sum [sha1.Size]byte
+	// The hash is a name here, which a server chose that knows no other.
+	fips140.WithoutEnforcement(func() { sum = sha1.Sum([]byte(source)) })
 	return &script{source: source, sha: hex.EncodeToString(sum[:])}
 }
 
