@@ -45,6 +45,7 @@ type Peer struct {
 func All() []Measure {
 	return slices.Concat(
 		reqidMeasures(),
+		storeMeasures(),
 		timeoutMeasures(),
 	)
 }
