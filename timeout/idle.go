@@ -29,11 +29,13 @@ type gate struct {
 	// its reads and writes, the earlier of the two counting, and in the place of
 	// those that guardRest would set.
 	ownRead, ownWrite time.Time
-	lapsed            bool // a read deadline has passed that is no longer ownRead
+	lapsed            bool        // a read deadline has passed that is no longer ownRead
+	timed             atomic.Bool // there was a read deadline that may lapse
 	duplex            atomic.Bool
 }
 
 func (g *gate) SetReadDeadline(t time.Time) error {
+	g.timed.Store(true)
 	g.mu.Lock()
 	g.lapsed = g.lapsed || passed(g.ownRead)
 	g.ownRead = t
@@ -53,6 +55,9 @@ func (g *gate) SetWriteDeadline(t time.Time) error {
 // HTTP/1 server takes its client for gone, for this request and all others on
 // the connection.
 func (g *gate) readLapsed() bool {
+	if !g.timed.Load() {
+		return false
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.lapsed || passed(g.ownRead)
@@ -80,7 +85,10 @@ func (g *gate) EnableFullDuplex() error {
 
 func (g *gate) setReadDeadline(t time.Time) error {
 	return g.do(func(c *http.ResponseController) error {
-		g.lapsed = g.lapsed || t == longAgo
+		if t == longAgo {
+			g.lapsed = true
+			g.timed.Store(true)
+		}
 		return c.SetReadDeadline(t)
 	})
 }
