@@ -195,12 +195,43 @@ func (l Limits) inherit(d Limits) Limits {
 	return l
 }
 
-// newPlans makes the plan of every route. Routes without a limit keep one, so
-// that a look-up tells "no limit" from "not listed".
-func newPlans(routes map[string]Limits, d Limits, status int) map[string]*plan {
-	plans := make(map[string]*plan, len(routes))
-	for pattern, l := range routes {
-		plans[pattern] = newPlan(l.inherit(d), status)
+// routes are the plans of the patterns that have one. Those without a limit
+// have one too, so that a look-up tells "no limit" from "not listed".
+type routes struct {
+	plans map[string]*plan
+	few   []route // all of them, if that is faster to search
+}
+
+type route struct {
+	pattern string
+	plan    *plan
+}
+
+// few is how many patterns are found faster by comparing than by hashing. The
+// mux returns the string that it was given, which is most often the very one.
+const few = 8
+
+func newRoutes(limits map[string]Limits, d Limits, status int) routes {
+	r := routes{plans: make(map[string]*plan, len(limits))}
+	for pattern, l := range limits {
+		p := newPlan(l.inherit(d), status)
+		r.plans[pattern] = p
+		if len(limits) <= few {
+			r.few = append(r.few, route{pattern, p})
+		}
 	}
-	return plans
+	return r
+}
+
+// find returns the plan of a pattern, or nil.
+func (r *routes) find(pattern string) *plan {
+	if r.few == nil {
+		return r.plans[pattern]
+	}
+	for i := range r.few {
+		if r.few[i].pattern == pattern {
+			return r.few[i].plan
+		}
+	}
+	return nil
 }

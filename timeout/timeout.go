@@ -82,7 +82,7 @@ import (
 type Middleware struct {
 	cfg    Config
 	plan   *plan
-	routes map[string]*plan
+	routes routes
 	held   holdPool
 }
 
@@ -103,7 +103,7 @@ func New(cfg Config) (*Middleware, error) {
 	m := &Middleware{
 		cfg:    cfg,
 		plan:   newPlan(cfg.Limits, cfg.Status),
-		routes: newPlans(cfg.Routes, cfg.Limits, cfg.Status),
+		routes: newRoutes(cfg.Routes, cfg.Limits, cfg.Status),
 	}
 	m.cfg.Routes = nil
 	m.held.size = max(cfg.Hold, 0)
@@ -116,7 +116,7 @@ func (m *Middleware) Handler(next http.Handler) http.Handler {
 	if next == nil {
 		panic("timeout: nil handler")
 	}
-	if m.plan.none() && len(m.routes) == 0 {
+	if m.plan.none() && len(m.routes.plans) == 0 {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -132,9 +132,9 @@ func (m *Middleware) Handler(next http.Handler) http.Handler {
 }
 
 func (m *Middleware) planFor(r *http.Request) *plan {
-	if len(m.routes) > 0 {
+	if len(m.routes.plans) > 0 {
 		_, pattern := m.cfg.Mux.Handler(r)
-		if p, ok := m.routes[pattern]; ok {
+		if p := m.routes.find(pattern); p != nil {
 			return p
 		}
 	}
