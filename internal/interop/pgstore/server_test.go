@@ -20,6 +20,7 @@ import (
 	_ "github.com/lib/pq"
 
 	"example.com/plainware/internal/interop/pgstore/pgserver"
+	"example.com/plainware/internal/interop/prog"
 	"example.com/plainware/store"
 	"example.com/plainware/store/pgstore"
 )
@@ -47,7 +48,7 @@ func need(t testing.TB, err error) {
 	t.Helper()
 	switch {
 	case err == nil:
-	case errors.Is(err, pgserver.ErrMissing) && os.Getenv("PLAINWARE_REQUIRE_PROGRAMS") != "1":
+	case errors.Is(err, pgserver.ErrMissing) && os.Getenv(prog.Required) == "":
 		t.Skip(err)
 	default:
 		t.Fatal(err)

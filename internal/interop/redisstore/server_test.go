@@ -15,11 +15,9 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-)
 
-// required is the environment variable that turns a missing program from a
-// skipped test into a failed one.
-const required = "PLAINWARE_REQUIRE_PROGRAMS"
+	"example.com/plainware/internal/interop/prog"
+)
 
 // readyWithin bounds the start of a server.
 const readyWithin = 30 * time.Second
@@ -39,13 +37,7 @@ type server struct {
 // configuration, as on its command line.
 func start(t testing.TB, args ...string) *server {
 	t.Helper()
-	path, err := exec.LookPath("redis-server")
-	if err != nil {
-		if os.Getenv(required) != "" {
-			t.Fatalf("redis-server is needed and not installed (%s is set): %v", required, err)
-		}
-		t.Skip("redis-server is not installed")
-	}
+	path := prog.Need(t, "redis-server")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
