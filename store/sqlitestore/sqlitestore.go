@@ -24,7 +24,7 @@
 // times between attempts instead of using SQLite's busy timeout, whose longer
 // and longer sleeps let a process starve. Measured with four processes that
 // wrote to one file as fast as they could, on two cores that also did other
-// work: half of the calls took less than 0.1 ms, 99 % less than 20 ms, 99.9 %
+// work: half of the calls took less than 0.1 ms, 99 % less than 45 ms, 99.9 %
 // less than 0.15 s, and the longest of a hundred thousand up to 1 s. The DB's
 // other connections keep the busy timeout they have.
 //
