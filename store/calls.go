@@ -181,8 +181,10 @@ func (c *call) answer(res Result, err error) bool {
 // give back.
 //
 // What a clock register has drained since is not given back: had the steps not
-// been taken, the bucket would have been full, and that time lost. The answer
-// to this operation is taken to be as far away as the one to the last.
+// been taken, the bucket would have been full, and that time lost. Nor is a count
+// lowered that may have expired before this operation is carried out: the one in
+// its place has granted nothing of it. The way to the store is taken to be as
+// long as it was the last time.
 func (op Op) giveBack(n int64, r Result, start time.Time) (back Op, any bool) {
 	if op.Step <= 0 || n <= 0 {
 		return op, false
@@ -190,7 +192,7 @@ func (op Op) giveBack(n int64, r Result, start time.Time) (back Op, any bool) {
 	back = op
 	back.Step, back.Min, back.Max = -op.Step, n, n
 	if !op.Clock {
-		return back, true
+		return back, r.Expires == 0 || r.Expires > int64(2*time.Since(start))
 	}
 	amount := n * op.Step
 	before := r.Value - amount - (r.Now + op.Floor) // how long the rest takes to drain

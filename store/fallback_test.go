@@ -243,3 +243,26 @@ func TestFallbackBatchIsConcurrent(t *testing.T) {
 		}
 	})
 }
+
+// What was taken from a count is not given back to the one that may have taken
+// its place: that would let through more than its Ceil.
+func TestGiveBackExpired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		count := store.Op{Space: "s", Key: "k", Ceil: 10, Step: 1, Min: 1, Max: 1, TTL: time.Second}
+		for _, tt := range []struct {
+			left, age time.Duration
+			want      bool
+		}{
+			{time.Second, 100 * time.Millisecond, true},
+			{201 * time.Millisecond, 100 * time.Millisecond, true},
+			{200 * time.Millisecond, 100 * time.Millisecond, false},
+			{50 * time.Millisecond, 100 * time.Millisecond, false},
+			{0, time.Hour, true}, // it does not expire
+		} {
+			back, any := store.GiveBack(count, 1, store.Result{Value: 5, Granted: 1, Expires: int64(tt.left)}, tt.age)
+			if any != tt.want || any && (back.Step != -1 || back.Max != 1) {
+				t.Errorf("%v left after %v: %v", tt.left, tt.age, any)
+			}
+		}
+	})
+}

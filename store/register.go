@@ -26,7 +26,7 @@ type Op struct {
 	// absent counts as Floor.
 	Floor int64
 
-	// Ceil is what a grant never raises it above.
+	// Ceil is what a grant never raises it above. Below Floor, nothing fits.
 	Ceil int64
 
 	// Over is by how much other operations may legitimately have raised a clock
@@ -46,8 +46,10 @@ type Op struct {
 	Min, Max int64
 
 	// TTL is how long a count lives, from the operation that creates it; zero
-	// is for ever. Later operations do not prolong it. A clock register needs
-	// none: it means nothing any more once now has passed Value - Floor.
+	// is for ever. Later operations do not prolong it. What creates it is the
+	// first operation that grants something: one that gives back, or whose Step
+	// is zero, too, though it leaves the count at Floor. A clock register needs
+	// no TTL: it means nothing any more once now has passed Value - Floor.
 	TTL time.Duration
 }
 

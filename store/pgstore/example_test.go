@@ -30,14 +30,15 @@ func ExampleNew() {
 	}
 }
 
-// A program that has moved on, or a test, removes what New has made.
-func ExampleDown() {
+// A deployment may prepare the database with one role, and let the program run
+// with another that may do less. Version 0 removes everything again.
+func ExampleMigrate() {
 	db, err := sql.Open("pgx", "postgres://admin@db.internal/app")
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer db.Close()
-	if err := pgstore.Down(context.Background(), pgstore.Config{DB: db}); err != nil {
+	if err := pgstore.Migrate(context.Background(), pgstore.Config{DB: db}, pgstore.Version); err != nil {
 		log.Fatal(err)
 	}
 }

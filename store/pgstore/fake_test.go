@@ -27,7 +27,7 @@ type fake struct {
 func healthy(text string) [][]driver.Value {
 	switch {
 	case strings.Contains(text, "server_version_num"):
-		return [][]driver.Value{{int64(150018), "read committed", false}}
+		return [][]driver.Value{{int64(150018), "read committed", false, false}}
 	case strings.Contains(text, "pg_class"), strings.Contains(text, "pg_namespace"):
 		return [][]driver.Value{{true}}
 	case strings.HasPrefix(text, "SELECT version"):

@@ -8,7 +8,7 @@
 //
 // It works with any driver for PostgreSQL 14 or later; it is tested with
 // github.com/jackc/pgx/v5/stdlib and github.com/lib/pq. New creates what it
-// needs in a schema of its own, [Down] removes it.
+// needs in a schema of its own, [Migrate] removes it.
 //
 // # Registers
 //
@@ -47,9 +47,13 @@
 //   - Behind a pooler in transaction mode, have the driver not prepare
 //     statements (pgx: default_query_exec_mode=exec). Nothing else here needs a
 //     session.
-//   - After New has run once with a role that may create the schema, a role
-//     needs only USAGE on the schema, SELECT on the table version, and SELECT,
-//     INSERT, UPDATE and DELETE on the tables value and register.
+//   - After New or Migrate has run once with a role that may create the schema,
+//     a role needs only USAGE on the schema, SELECT on the table version,
+//     SELECT, INSERT, UPDATE and DELETE on the tables value and register, and
+//     EXECUTE on the functions advance, advance_batch and advance_all, which
+//     everybody has unless default privileges say otherwise.
+//   - Nobody should be able to create things in the schema who is not trusted
+//     with its contents.
 package pgstore
 
 import (
@@ -65,7 +69,7 @@ import (
 	"example.com/plainware/store"
 )
 
-// Config configures [New].
+// Config configures [New] and [Migrate].
 type Config struct {
 	// DB is the database. Required. The store never closes it.
 	DB *sql.DB
@@ -246,9 +250,10 @@ func checkName(field, s string, most int) error {
 func checkServer(ctx context.Context, db *sql.DB) error {
 	var version int
 	var isolation string
-	var standby bool
-	err := db.QueryRowContext(ctx, `SELECT current_setting('server_version_num')::int,
-		current_setting('transaction_isolation'), pg_is_in_recovery()`).Scan(&version, &isolation, &standby)
+	var readOnly, standby bool
+	err := db.QueryRowContext(ctx, `SELECT pg_catalog.current_setting('server_version_num')::int,
+		pg_catalog.current_setting('transaction_isolation'), pg_catalog.current_setting('transaction_read_only')::boolean,
+		pg_catalog.pg_is_in_recovery()`).Scan(&version, &isolation, &readOnly, &standby)
 	if err != nil {
 		return failed(ctx, "look at the server", err)
 	}
@@ -259,8 +264,11 @@ func checkServer(ctx context.Context, db *sql.DB) error {
 	if isolation != "read committed" {
 		errs = append(errs, fmt.Errorf("pgstore: DB: default_transaction_isolation must be read committed on its connections (got %s)", isolation))
 	}
-	if standby {
+	switch {
+	case standby:
 		errs = append(errs, errors.New("pgstore: DB: the server must be a primary (got a standby, which takes no writes)"))
+	case readOnly:
+		errs = append(errs, errors.New("pgstore: DB: default_transaction_read_only must be off on its connections (got on)"))
 	}
 	return errors.Join(errs...)
 }

@@ -31,8 +31,14 @@ func TestConfigErrors(t *testing.T) {
 	if err == nil || err.Error() != want {
 		t.Errorf("New: %v\nwant: %s", err, want)
 	}
-	if err := pgstore.Down(t.Context(), pgstore.Config{}); err == nil {
-		t.Error("Down without a DB succeeded")
+	err = pgstore.Migrate(t.Context(), pgstore.Config{}, pgstore.Version+1)
+	want = "pgstore: DB: is required (got nil)\npgstore: version: must be 0 to 1 (got 2)"
+	if err == nil || err.Error() != want {
+		t.Errorf("Migrate: %v\nwant: %s", err, want)
+	}
+	f := &fake{}
+	if err := pgstore.Migrate(t.Context(), pgstore.Config{DB: f.db(t)}, -1); err == nil || len(f.ran()) != 0 {
+		t.Errorf("Migrate to version -1: %v", err)
 	}
 }
 
@@ -68,23 +74,27 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// A server that is too old, a standby, and another isolation level are refused,
-// together.
+// A server that is too old, a standby or one that may not be written, and another
+// isolation level are refused, together.
 func TestUnfitServer(t *testing.T) {
+	var standby bool
 	f := &fake{answer: func(_ context.Context, text string, _ []driver.NamedValue) ([][]driver.Value, error) {
-		return [][]driver.Value{{int64(130014), "serializable", true}}, nil
+		return [][]driver.Value{{int64(130014), "serializable", true, standby}}, nil
 	}}
-	_, err := pgstore.New(t.Context(), pgstore.Config{DB: f.db(t)})
-	if err == nil {
-		t.Fatal("New succeeded")
-	}
-	for _, want := range []string{"must be PostgreSQL 14 or later (got 13)", "read committed on its connections (got serializable)", "must be a primary"} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("New: %v, want %q", err, want)
+	for _, standby = range []bool{true, false} {
+		third := map[bool]string{true: "must be a primary", false: "default_transaction_read_only must be off"}[standby]
+		_, newErr := pgstore.New(t.Context(), pgstore.Config{DB: f.db(t)})
+		migrateErr := pgstore.Migrate(t.Context(), pgstore.Config{DB: f.db(t)}, 1)
+		for _, want := range []string{"must be PostgreSQL 14 or later (got 13)", "read committed on its connections (got serializable)", third} {
+			for what, err := range map[string]error{"New": newErr, "Migrate": migrateErr} {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("%s: %v, want %q", what, err, want)
+				}
+			}
 		}
-	}
-	if n := len(f.ran()); n != 1 {
-		t.Errorf("%d statements, want 1", n)
+		if n := len(f.ran()); n != 2 {
+			t.Errorf("%d statements, want one each", n)
+		}
 	}
 }
 

@@ -53,27 +53,37 @@ func (n names) fill(text string) string {
 }
 
 const (
+	// Functions are named with their schema, parameters of functions with their
+	// types, and what is multiplied has one type: otherwise somebody who may
+	// create functions or operators in a schema of the search path, as everybody
+	// may in public before PostgreSQL 15, could create one that fits better.
+
 	// clock is the server's clock, ns since 1970. A double has room for the
 	// microseconds until the year 2255, and is several times as fast as numeric.
-	clock = `((date_part('epoch', clock_timestamp()) * 1e6)::bigint * 1000)`
+	clock = `((pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) * 1e6::float8)::bigint * 1000)`
 
 	// never is when a row without a ttl expires.
 	never = `9223372036854775807`
 
 	// judge is store.Op.Apply in PL/pgSQL, given now, and the row in cur and
-	// cexp, NULL if there is none. Its 10^9 is store.HealSlack.
+	// cexp, NULL if there is none. Its 10^9 is store.HealSlack. What is absent is
+	// not healed: that changes nothing but would be stored.
 	judge = `
       live := coalesce(cexp > now, false);
       f := CASE WHEN clock THEN now + floor_ ELSE floor_ END;
       c := CASE WHEN clock THEN now + ceil_ ELSE ceil_ END;
       base := CASE WHEN live THEN greatest(cur, f) ELSE f END;
-      heal := clock AND base > c + over_ + 1000000000;
+      heal := live AND clock AND base > c + over_ + 1000000000;
       IF heal THEN base := c; END IF;
       n := max_;
       IF step > 0 THEN n := least(max_, greatest(0, c - base) / step); END IF;
       refused := n < min_;
       IF refused THEN n := 0; END IF;`
 )
+
+// Version is the newest version of the tables and functions that this package
+// knows, and the one it works with.
+const Version = 1
 
 // A migration leads from the version before it to its own, which is its place
 // in migrations, and back. One that was released never changes.
@@ -164,7 +174,7 @@ LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
   r record; j int := 0;
 BEGIN
-  FOR i IN 1 .. cardinality(keys) LOOP
+  FOR i IN 1 .. pg_catalog.cardinality(keys) LOOP
     r := {advance}(keys[i], args[j+1] <> 0, args[j+2], args[j+3], args[j+4], args[j+5], args[j+6], args[j+7], args[j+8]);
     value := r.value; granted := r.granted; now := r.now; expires := r.expires;
     RETURN NEXT;
@@ -173,20 +183,22 @@ BEGIN
 END $$`
 
 // createAdvanceAll judges all operations at one instant, first without locks,
-// then, if none refuses, or one has to heal its register, with the rows locked
-// in the order of keys. A register that is to be locked but absent gets a row
-// that has expired.
+// then, if none refuses, or one has to heal its register, with those rows locked
+// that may be written, in the order of keys. Only they are: whatever is found
+// out later must not add a lock that is out of order, or write over what was
+// read without one. A register that is to be locked but absent gets a row that
+// has expired.
 const createAdvanceAll = `CREATE FUNCTION {advance_all}(keys bytea[], args bigint[],
   OUT applied boolean, OUT value bigint, OUT granted bigint, OUT now bigint, OUT expires bigint) RETURNS SETOF record
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-  m int := cardinality(keys); j int; cur bigint; cexp bigint; live boolean; f bigint; c bigint; base bigint; n bigint;
+  m int := pg_catalog.cardinality(keys); j int; cur bigint; cexp bigint; live boolean; f bigint; c bigint; base bigint; n bigint;
   heal boolean; refused boolean; clock boolean; floor_ bigint; ceil_ bigint; over_ bigint; step bigint; min_ bigint; max_ bigint; ttl bigint;
-  curs bigint[]; cexps bigint[]; bases bigint[]; floors bigint[]; ns bigint[]; expiries bigint[]; heals boolean[]; healing boolean;
+  curs bigint[]; cexps bigint[]; bases bigint[]; floors bigint[]; ns bigint[]; expiries bigint[]; heals boolean[]; locks boolean[]; healing boolean;
 BEGIN
   FOR pass IN 1 .. 2 LOOP
     FOR i IN 1 .. m LOOP
-      IF pass = 1 OR args[8*i-1] = 0 THEN
+      IF pass = 1 OR NOT locks[i] THEN
         SELECT r.v, r.exp INTO cur, cexp FROM {register} AS r WHERE r.k = keys[i];
       ELSE
         LOOP
@@ -205,7 +217,8 @@ BEGIN
       clock := args[j+1] <> 0; floor_ := args[j+2]; ceil_ := args[j+3]; over_ := args[j+4];
       step := args[j+5]; min_ := args[j+6]; max_ := args[j+7]; ttl := args[j+8];
       cur := curs[i]; cexp := cexps[i];{judge}
-      bases[i] := base; floors[i] := f; ns[i] := n; heals[i] := heal;
+      IF pass = 1 THEN locks[i] := max_ <> 0 OR heal; END IF;
+      bases[i] := base; floors[i] := f; ns[i] := n; heals[i] := heal AND locks[i];
       expiries[i] := CASE WHEN live THEN cexp WHEN ttl = 0 THEN {never} ELSE now + ttl END;
       IF NOT live AND n = 0 THEN expiries[i] := 0; END IF;
       applied := applied AND NOT refused;
@@ -226,24 +239,37 @@ BEGIN
   END LOOP;
 END $$`
 
-// Down removes what New has created for cfg, with all values and registers,
-// and the schema too if New has created it and nothing else is in it. It is no
-// error if there is nothing.
-func Down(ctx context.Context, cfg Config) error {
+// Migrate takes the tables and functions of cfg to a version, up or down, in
+// one transaction: all of it happens or nothing. [New] does it by itself on the
+// way up; Migrate is for programs that prepare their databases beforehand, as a
+// role with more rights, and for the way down. Version 0 removes what there is
+// with all values and registers, and the schema too if it was created here and
+// nothing else is in it. No store may be open on the tables on the way down, in
+// any process.
+//
+// Any number of processes may call it at the same time, also beside New: they
+// take turns. Of cfg it uses DB, Schema and Prefix; only ctx bounds it.
+func Migrate(ctx context.Context, cfg Config, version int) error {
 	n, err := cfg.check()
+	if version < 0 || version > len(migrations) {
+		err = errors.Join(err, fmt.Errorf("pgstore: version: must be 0 to %d (got %d)", len(migrations), version))
+	}
 	if err != nil {
 		return err
 	}
-	return migrate(ctx, cfg.DB, n, 0)
+	if version > 0 {
+		if err := checkServer(ctx, cfg.DB); err != nil {
+			return err
+		}
+	}
+	return migrate(ctx, cfg.DB, n, version)
 }
 
-// up leads to the newest version, and only reads if it is there already.
+// up leads to the newest version, and only reads if it is there already. What it
+// cannot read may be what another process changes at this moment, and migrate
+// finds out.
 func up(ctx context.Context, db *sql.DB, n names) error {
-	at, err := readVersion(ctx, db, n)
-	if err != nil {
-		return failed(ctx, "read the schema version", err)
-	}
-	if at == len(migrations) {
+	if at, err := readVersion(ctx, db, n); err == nil && at == len(migrations) {
 		return nil
 	}
 	return migrate(ctx, db, n, len(migrations))
@@ -256,7 +282,7 @@ func migrate(ctx context.Context, db *sql.DB, n names, to int) error {
 		return failed(ctx, "migrate the schema", err)
 	}
 	defer tx.Rollback()
-	if _, err := tx.ExecContext(ctx, `SELECT pg_advisory_xact_lock($1)`, n.lock); err != nil {
+	if _, err := tx.ExecContext(ctx, `SELECT pg_catalog.pg_advisory_xact_lock($1::bigint)`, n.lock); err != nil {
 		return failed(ctx, "lock the schema", err)
 	}
 	at, err := readVersion(ctx, tx, n)
@@ -293,7 +319,7 @@ func steps(ctx context.Context, tx *sql.Tx, n names, at, to int) error {
 	}
 	switch {
 	case to > 0 && at != to:
-		_, err := tx.ExecContext(ctx, n.fill(`UPDATE {version} SET version = $1`), to)
+		_, err := tx.ExecContext(ctx, n.fill(`UPDATE {version} SET version = $1::int`), to)
 		return err
 	case to == 0 && at > 0:
 		return dropVersion(ctx, tx, n)
@@ -306,7 +332,7 @@ func steps(ctx context.Context, tx *sql.Tx, n names, at, to int) error {
 func createVersion(ctx context.Context, tx *sql.Tx, n names) error {
 	var there bool
 	// CREATE SCHEMA IF NOT EXISTS needs the right to create one even if it exists.
-	if err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1::text)`, n.schema).Scan(&there); err != nil {
+	if err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1::name)`, n.schema).Scan(&there); err != nil {
 		return err
 	}
 	if !there {
@@ -317,7 +343,7 @@ func createVersion(ctx context.Context, tx *sql.Tx, n names) error {
 	if _, err := tx.ExecContext(ctx, n.fill(`CREATE TABLE {version} (version int NOT NULL, created_schema boolean NOT NULL)`)); err != nil {
 		return err
 	}
-	_, err := tx.ExecContext(ctx, n.fill(`INSERT INTO {version} VALUES (0, $1)`), !there)
+	_, err := tx.ExecContext(ctx, n.fill(`INSERT INTO {version} VALUES (0, $1::boolean)`), !there)
 	return err
 }
 
@@ -333,8 +359,8 @@ func dropVersion(ctx context.Context, tx *sql.Tx, n names) error {
 		return nil
 	}
 	var used bool
-	err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM pg_depend
-		WHERE refclassid = 'pg_namespace'::regclass AND refobjid = (SELECT oid FROM pg_namespace WHERE nspname = $1::text))`, n.schema).Scan(&used)
+	err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_depend
+		WHERE refclassid = 'pg_catalog.pg_namespace'::regclass::oid AND refobjid = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1::name))`, n.schema).Scan(&used)
 	if err != nil || used {
 		return err
 	}
@@ -360,8 +386,8 @@ func readVersion(ctx context.Context, q queryer, n names) (at int, err error) {
 	var there bool
 	// Not to_regclass, whose cache need not have noticed yet what was committed
 	// while this transaction waited for its lock.
-	err = q.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace
-		WHERE s.nspname = $1::text AND c.relname = $2::text)`, n.schema, n.prefix+"version").Scan(&there)
+	err = q.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
+		WHERE s.nspname = $1::name AND c.relname = $2::name)`, n.schema, n.prefix+"version").Scan(&there)
 	if err != nil || !there {
 		return 0, err
 	}

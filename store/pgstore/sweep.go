@@ -57,7 +57,7 @@ func (s *Store) Sweep(ctx context.Context) (removed int64, err error) {
 // so the rows are locked in the order in which batches lock them.
 func (s *Store) sweepSlice(ctx context.Context, table string, page int64, grace time.Duration) (removed, next int64, err error) {
 	var pages int64
-	err = s.db.QueryRowContext(ctx, `SELECT pg_relation_size($1::text::regclass) / current_setting('block_size')::bigint`, table).Scan(&pages)
+	err = s.db.QueryRowContext(ctx, `SELECT pg_catalog.pg_relation_size($1::text::regclass) / pg_catalog.current_setting('block_size')::bigint`, table).Scan(&pages)
 	if err != nil {
 		return 0, -1, err
 	}

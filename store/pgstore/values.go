@@ -46,7 +46,8 @@ func newStatements(n names) statements {
 			WHERE k = $1 AND exp > {clock}`),
 		scan: n.fill(`SELECT k FROM {value} WHERE k >= $1 AND k < $2 AND exp > {clock} ORDER BY k LIMIT $3`),
 
-		advance:      n.fill(`SELECT value, granted, now, expires FROM {advance}($1, $2, $3, $4, $5, $6, $7, $8, $9)`),
+		advance: n.fill(`SELECT value, granted, now, expires FROM {advance}($1::bytea, $2::boolean,
+			$3::bigint, $4::bigint, $5::bigint, $6::bigint, $7::bigint, $8::bigint, $9::bigint)`),
 		advanceBatch: n.fill(`SELECT true, value, granted, now, expires FROM {advance_batch}($1::text::bytea[], $2::text::bigint[])`),
 		advanceAll:   n.fill(`SELECT applied, value, granted, now, expires FROM {advance_all}($1::text::bytea[], $2::text::bigint[])`),
 	}
@@ -194,7 +195,7 @@ func (s *Store) Keep() (store.Store, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, defaultTimeout)
 	defer cancel()
 	var fsync, commit string
-	err := s.db.QueryRowContext(ctx, `SELECT current_setting('fsync'), current_setting('synchronous_commit')`).Scan(&fsync, &commit)
+	err := s.db.QueryRowContext(ctx, `SELECT pg_catalog.current_setting('fsync'), pg_catalog.current_setting('synchronous_commit')`).Scan(&fsync, &commit)
 	if err != nil {
 		return nil, failed(ctx, "keep", err)
 	}

@@ -19,6 +19,8 @@ type conn struct {
 	remove, removeIf, touch                *sql.Stmt
 	load, loadMany, save, saveMany         *sql.Stmt
 	sweepVals, sweepRegs, delVals, delRegs *sql.Stmt
+
+	stmts []*sql.Stmt // all of them
 }
 
 // open takes a connection out of the pool and the file into WAL mode.
@@ -97,14 +99,22 @@ func (c *conn) prepare(ctx context.Context, q *queries) error {
 		if err != nil {
 			return err
 		}
+		c.stmts = append(c.stmts, *p.stmt)
 	}
 	return nil
 }
 
 // discard closes the connection instead of giving it back: its busy timeout and
 // its durability are not those that the DB's other users expect. An open
-// transaction is rolled back, and the prepared statements go with it.
+// transaction is rolled back.
+//
+// The statements are closed first. database/sql leaves those of a Conn to who
+// has prepared them, and SQLite keeps a connection open, with its files and
+// its part of the WAL, until its last statement has gone.
 func (c *conn) discard() {
+	for _, stmt := range c.stmts {
+		stmt.Close() // fails where the connection is broken, which is why it goes
+	}
 	c.sql.Raw(func(any) error { return driver.ErrBadConn }) // this is how database/sql is told
 	c.sql.Close()
 }

@@ -23,6 +23,7 @@ type fakeDriver struct {
 	mu      sync.Mutex
 	log     []string
 	conns   int // open
+	stmts   int // open
 	version int64
 	values  map[string][]byte
 }
@@ -76,15 +77,33 @@ func (c *fakeConn) Close() error {
 	return nil
 }
 
-func (c *fakeConn) Prepare(text string) (driver.Stmt, error) { return &fakeStmt{c.f, text}, nil }
+func (c *fakeConn) Prepare(text string) (driver.Stmt, error) {
+	c.f.mu.Lock()
+	defer c.f.mu.Unlock()
+	c.f.stmts++
+	return &fakeStmt{c.f, text}, nil
+}
 
 type fakeStmt struct {
 	f    *fakeDriver
 	text string
 }
 
-func (s *fakeStmt) Close() error  { return nil }
 func (s *fakeStmt) NumInput() int { return -1 }
+
+func (s *fakeStmt) Close() error {
+	s.f.mu.Lock()
+	defer s.f.mu.Unlock()
+	s.f.stmts--
+	return nil
+}
+
+// open returns what was not closed.
+func (f *fakeDriver) open() (conns, stmts int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.conns, f.stmts
+}
 
 func (s *fakeStmt) Exec(args []driver.Value) (driver.Result, error) {
 	_, err := s.Query(args)

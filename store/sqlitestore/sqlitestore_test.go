@@ -306,6 +306,12 @@ func TestCommitFails(t *testing.T) {
 		if got := f.statements("PRAGMA busy_timeout"); len(got) != 1 {
 			t.Error("the connection was not replaced")
 		}
+		if err := errors.Join(s.Close(), db.Close()); err != nil {
+			t.Error(err)
+		}
+		if conns, stmts := f.open(); conns != 0 || stmts != 0 {
+			t.Errorf("%d connections and %d statements were left open", conns, stmts)
+		}
 	})
 }
 

@@ -61,7 +61,7 @@ var brokenRegisters = []brokenStore{
 			return whole.Apply(now, stored, live, true)
 		}),
 	}, {
-		"a step of zero is refused", "register/branches register/model register/clock",
+		"a step of zero is refused", "register/branches register/model register/clock register/heal register/opens",
 		applying(func(op *store.Op, now, stored int64, live bool) (store.Result, bool) {
 			none := *op
 			if op.Step == 0 {
@@ -88,7 +88,7 @@ var brokenRegisters = []brokenStore{
 			return r, save
 		}),
 	}, {
-		"giving back has no floor", "register/refund register/branches register/model register/clock register/heal",
+		"giving back has no floor", "register/refund register/branches register/model register/clock register/heal register/opens",
 		applying(func(op *store.Op, now, stored int64, live bool) (store.Result, bool) {
 			if op.Step < 0 {
 				base := max(stored, op.Floor)
@@ -100,7 +100,7 @@ var brokenRegisters = []brokenStore{
 			return op.Apply(now, stored, live, true)
 		}),
 	}, {
-		"what was refused is stored", "register/read register/model all/absent",
+		"what was refused is stored", "register/read register/model register/opens all/absent",
 		applying(func(op *store.Op, now, stored int64, live bool) (store.Result, bool) {
 			r, _ := op.Apply(now, stored, live, true)
 			return r, true
@@ -155,7 +155,7 @@ var brokenRegisters = []brokenStore{
 			return looking(r, make(chan struct{}, 1)), looking(r, make(chan struct{}, 1))
 		},
 	}, {
-		"nothing is healed", "register/heal register/clock",
+		"nothing is healed", "register/heal register/clock all/heal",
 		applying(func(op *store.Op, now, stored int64, live bool) (store.Result, bool) {
 			return op.Apply(now, stored, live, false)
 		}),
@@ -167,7 +167,7 @@ var brokenRegisters = []brokenStore{
 			return strict.Apply(now, stored, live, true)
 		}),
 	}, {
-		"only the first operation says when a count ends", "register/expires",
+		"only the first operation says when a count ends", "register/expires register/opens",
 		one(func(r *reference) store.Store {
 			return &methods{reference: r, advance: func(op store.Op) (store.Result, error) {
 				r.mu.Lock()
@@ -178,6 +178,25 @@ var brokenRegisters = []brokenStore{
 					res.Expires = 0
 				}
 				return res, err
+			}}
+		}),
+	}, {
+		"a count begins where it leaves Floor", "register/opens register/branches register/model",
+		one(func(r *reference) store.Store {
+			r.apply = func(op *store.Op, now, stored int64, live bool) (store.Result, bool) {
+				res, save := op.Apply(now, stored, live, true)
+				return res, save && (op.Clock || live || res.Value != op.Floor)
+			}
+			return r
+		}),
+	}, {
+		"what gives back begins a count for ever", "register/opens",
+		one(func(r *reference) store.Store {
+			return &methods{reference: r, advance: func(op store.Op) (store.Result, error) {
+				if op.Step < 0 {
+					op.TTL = 0
+				}
+				return r.Advance(bg, op)
 			}}
 		}),
 	}, {
@@ -207,7 +226,7 @@ var brokenRegisters = []brokenStore{
 			return r, save
 		}),
 	}, {
-		"each operation prolongs the count", "register/ttl register/expires",
+		"each operation prolongs the count", "register/ttl register/expires register/opens",
 		one(func(r *reference) store.Store {
 			r.renew = true
 			return r

@@ -3,6 +3,7 @@ package storetest
 import (
 	"errors"
 	"iter"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -101,6 +102,27 @@ var brokenSeveral = []brokenStore{
 			}}
 		}),
 	}, {
+		"a refused all heals nothing", "all/heal",
+		one(func(r *reference) store.Store {
+			return &methods{reference: r, all: func(ops []store.Op, res []store.Result) (bool, error) {
+				r.mu.Lock()
+				before := maps.Clone(r.registers)
+				r.mu.Unlock()
+				ok, err := r.AdvanceAll(bg, ops, res)
+				if ok || err != nil {
+					return ok, err
+				}
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				for i := range ops {
+					if id := r.name(&ops[i]); ops[i].Clock {
+						r.registers[id] = before[id]
+					}
+				}
+				return false, nil
+			}}
+		}),
+	}, {
 		"all grants the least", "all/applied",
 		one(func(r *reference) store.Store {
 			return &methods{reference: r, all: func(ops []store.Op, res []store.Result) (bool, error) {
@@ -157,7 +179,7 @@ var brokenSeveral = []brokenStore{
 			}}
 		}),
 	}, {
-		"all looks and writes", "all/contended",
+		"all looks and writes", "all/contended all/heal",
 		one(func(r *reference) store.Store {
 			return &methods{reference: r, all: func(ops []store.Op, res []store.Result) (bool, error) {
 				peek := slices.Clone(ops)

@@ -211,6 +211,9 @@ func checkClockModel(c *check) {
 				Step: unit * (rnd.Int64N(8) - 2), Min: rnd.Int64N(3), Over: unit * rnd.Int64N(2) * rnd.Int64N(100),
 			}
 			op.Max = op.Min + rnd.Int64N(100)
+			if rnd.IntN(10) == 0 {
+				op.Ceil = op.Floor - unit*rnd.Int64N(5)
+			}
 			m := &model[k]
 			got := c.advance(op)
 			want, stored := op.Apply(got.Now, m.value, m.live, !c.opts.NoHeal)

@@ -58,6 +58,11 @@ var severalRules = []rule{
 		needs: has[store.AtomicRegisters],
 		check: checkAllAbsent,
 	}, {
+		name:  "all/heal",
+		why:   "AdvanceAll heals the registers that it finds too high, applied or refused, one that it only reads too.",
+		needs: all(has[store.AtomicRegisters], heals),
+		check: checkAllHeal,
+	}, {
 		name:  "all/equal",
 		why:   "The registers of AdvanceAll must differ, or it returns store.ErrOp.",
 		needs: has[store.AtomicRegisters],
@@ -307,6 +312,33 @@ func checkAllAbsent(c *check) {
 		op.Floor, op.Min, op.Max = -1, 0, 0
 		if r := c.wantCount("after a refusal, an absent register", op, 0, -1); r.Expires != 0 {
 			c.Errorf("after a refusal an absent register expires in %v, want 0", time.Duration(r.Expires))
+		}
+	}
+}
+
+func checkAllHeal(c *check) {
+	for i, t := range []struct {
+		what string
+		max  int64 // steps that the operation on the high register asks for
+		take int64 // from a count of ten
+	}{
+		{"applied", 1, 1}, {"applied, read", 0, 1}, {"refused", 1, 11}, {"refused, read", 0, 11},
+	} {
+		key := fmt.Sprint("high", i)
+		c.advance(c.clock(key, hour, hour))
+		high, count := c.clock(key, 10*time.Second, time.Second), c.count(fmt.Sprint("count", i), 10, t.take)
+		high.Min, high.Max = 0, t.max
+		res, applied := c.all([]store.Op{count, high})
+		if applied != (t.take <= 10) {
+			c.Errorf("%s: AdvanceAll reports applied %v", t.what, applied)
+		}
+		r := res[1]
+		if r.Granted != 0 || r.Value != r.Now+high.Ceil {
+			c.Errorf("%s: an hour ahead with a Ceil of 10 s: grants %d and leaves Now + %v, want none and Now + 10 s", t.what, r.Granted, time.Duration(r.Value-r.Now))
+		}
+		high.Ceil, high.Max = int64(2*hour), 0
+		if is := c.advance(high); is.Value != r.Value {
+			c.Errorf("%s: afterwards the register is at Now + %v, so what was healed was not stored", t.what, time.Duration(is.Value-is.Now))
 		}
 	}
 }

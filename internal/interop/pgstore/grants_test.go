@@ -289,3 +289,62 @@ func TestNoDeadlock(t *testing.T) {
 		}
 	}
 }
+
+// AdvanceAll locks what it heals in the order of keys, a register that it only
+// reads too: nothing is written over, and it does not deadlock with another.
+func TestHealLocksInOrder(t *testing.T) {
+	s, db, schema := onShared(t)
+	first, last := hour("a", 1), hour("b", 5)
+	advance(t, s, first)
+	advance(t, s, last)
+	execute(t, db, `UPDATE %s.register SET v = v + 36000000000000, exp = exp + 36000000000000 WHERE k = 'bucket\000a'`, schema)
+
+	tx, err := db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	if _, err := tx.Exec(`SELECT FROM ` + schema + `.register WHERE k = 'bucket\000b' FOR UPDATE`); err != nil {
+		t.Fatal(err)
+	}
+	// waiting waits until n statements of this test do.
+	waiting := func(n int) {
+		t.Helper()
+		eventually(t, "calls that wait for a lock", func() error {
+			if got := scalar[int](t, db, `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%%s"%%'`, schema); got != n {
+				return fmt.Errorf("%d, want %d", got, n)
+			}
+			return nil
+		})
+	}
+	var wg sync.WaitGroup
+	all := func(min, max int64) {
+		wg.Go(func() {
+			heals := first
+			heals.Min, heals.Max = min, max
+			if _, err := s.AdvanceAll(context.Background(), []store.Op{last, heals}, make([]store.Result, 2)); err != nil {
+				t.Errorf("AdvanceAll with Min %d, Max %d: %v", min, max, err)
+			}
+		})
+	}
+	all(0, 0)
+	waiting(1)
+	all(0, 1)
+	waiting(2)
+	back := first
+	back.Step = -back.Step
+	var gave store.Result
+	wg.Go(func() {
+		var err error
+		if gave, err = s.Advance(context.Background(), back); err != nil {
+			t.Error(err)
+		}
+	})
+	waiting(3)
+	tx.Rollback()
+	wg.Wait()
+	first.Min, first.Max = 0, 0
+	if r := advance(t, s, first); r.Value != max(gave.Value, r.Now) {
+		t.Errorf("the register is at Now + %v, and was left at Now + %v: something was written over it", time.Duration(r.Value-r.Now), time.Duration(gave.Value-r.Now))
+	}
+}

@@ -14,7 +14,8 @@ import (
 	"example.com/plainware/store/pgstore"
 )
 
-// New and Down lead up and down, any number of times, and Down leaves nothing.
+// New and Migrate lead up and down, any number of times, and nothing is left at
+// version 0.
 func TestUpDown(t *testing.T) {
 	db, schema := open(t, "pgx", server(t).URL("")), freshSchema()
 	cfg := pgstore.Config{DB: db, Schema: schema}
@@ -27,38 +28,49 @@ func TestUpDown(t *testing.T) {
 		if _, ok, err := s.Get(t.Context(), "k"); !ok || err != nil {
 			t.Fatalf("Get after a second New = %v, %v", ok, err)
 		}
-		if err := pgstore.Down(t.Context(), cfg); err != nil {
+		if err := pgstore.Migrate(t.Context(), cfg, 0); err != nil {
 			t.Fatal(err)
 		}
 		if n := scalar[int](t, db, `SELECT count(*) FROM pg_namespace WHERE nspname = '%s'`, schema); n != 0 {
-			t.Error("Down has left the schema")
+			t.Error("version 0 has the schema")
 		}
-		if err := pgstore.Down(t.Context(), cfg); err != nil {
-			t.Errorf("a second Down: %v", err)
+		if err := pgstore.Migrate(t.Context(), cfg, 0); err != nil {
+			t.Errorf("version 0 again: %v", err)
 		}
 		if _, _, err := s.Get(t.Context(), "k"); err == nil {
 			t.Error("Get without tables succeeded")
+		}
+		for range 2 {
+			if err := pgstore.Migrate(t.Context(), cfg, pgstore.Version); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, ok, err := s.Get(t.Context(), "k"); ok || err != nil {
+			t.Errorf("Get after the way down and up again = %v, %v", ok, err)
+		}
+		if err := pgstore.Migrate(t.Context(), cfg, 0); err != nil {
+			t.Fatal(err)
 		}
 	}
 
 	// A schema of somebody else's stays, and so does what else is in it.
 	execute(t, db, `CREATE SCHEMA %s`, schema)
 	newStore(t, cfg)
-	if err := pgstore.Down(t.Context(), cfg); err != nil {
+	if err := pgstore.Migrate(t.Context(), cfg, 0); err != nil {
 		t.Fatal(err)
 	}
 	if n := scalar[int](t, db, `SELECT count(*) FROM pg_namespace WHERE nspname = '%s'`, schema); n != 1 {
-		t.Error("Down has removed a schema that New did not create")
+		t.Error("version 0 has removed a schema that New did not create")
 	}
 	execute(t, db, `DROP SCHEMA %s`, schema) // fails if it is not empty
 	newStore(t, cfg)
 	execute(t, db, `CREATE TABLE %s.other ()`, schema)
-	if err := pgstore.Down(t.Context(), cfg); err != nil {
+	if err := pgstore.Migrate(t.Context(), cfg, 0); err != nil {
 		t.Fatal(err)
 	}
 	execute(t, db, `DROP TABLE %s.other`, schema)
 	if n := scalar[int](t, db, `SELECT count(*) FROM pg_class c JOIN pg_namespace s ON s.oid = relnamespace WHERE nspname = '%s'`, schema); n != 0 {
-		t.Errorf("Down has left %d relations", n)
+		t.Errorf("version 0 has %d relations", n)
 	}
 }
 
@@ -81,7 +93,7 @@ func TestPrefixes(t *testing.T) {
 		t.Error("refused by a register of another prefix")
 	}
 	for _, prefix := range []string{"a_", "A_" + strings.Repeat("x", 30)} {
-		if err := pgstore.Down(t.Context(), pgstore.Config{DB: db, Schema: schema, Prefix: prefix}); err != nil {
+		if err := pgstore.Migrate(t.Context(), pgstore.Config{DB: db, Schema: schema, Prefix: prefix}, 0); err != nil {
 			t.Error(err)
 		}
 	}
@@ -108,6 +120,101 @@ func TestConcurrentNew(t *testing.T) {
 	wg.Wait()
 }
 
+// Processes that go up and down at the same moment take turns, and what they
+// leave is sound.
+func TestMigrateTogether(t *testing.T) {
+	schema, url := freshSchema(), server(t).URL("")
+	var wg sync.WaitGroup
+	for g := range 8 {
+		cfg := pgstore.Config{DB: open(t, "pgx", url), Schema: schema}
+		wg.Go(func() {
+			for i := range 15 {
+				if g == 0 {
+					s, err := pgstore.New(t.Context(), cfg)
+					if err != nil {
+						t.Errorf("New: %v", err)
+						return
+					}
+					s.Close()
+					continue
+				}
+				to := (g + i) % 2 * pgstore.Version
+				if err := pgstore.Migrate(t.Context(), cfg, to); err != nil {
+					t.Errorf("to version %d: %v", to, err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	s := newStore(t, pgstore.Config{DB: open(t, "pgx", url), Schema: schema})
+	if err := s.Put(t.Context(), "k", []byte("v"), 0); err != nil {
+		t.Error(err)
+	}
+	if r := advance(t, s, hour("k", 1)); r.Granted != 1 {
+		t.Error("refused")
+	}
+}
+
+// Somebody who may create functions and operators in the search path, and in
+// the store's own schema, gets none of them called: all that the store uses is
+// named or has types that fit exactly.
+func TestHijack(t *testing.T) {
+	name := freshSchema()
+	execute(t, open(t, "pgx", server(t).URL("")), `CREATE DATABASE %s`, name)
+	db := open(t, "pgx", server(t).DatabaseURL(name, "search_path=public"))
+	cfg := pgstore.Config{DB: db, Schema: "public"}
+	trap := func(schema, signature, result string) {
+		t.Helper()
+		execute(t, db, `CREATE FUNCTION %s.%s RETURNS %s LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'hijacked: %s'; END $$`,
+			schema, signature, result, signature)
+	}
+	operator := func(op, left, right, result string) {
+		t.Helper()
+		f := fmt.Sprint("trap", schemas.Add(1))
+		trap("public", fmt.Sprintf("%s(%s, %s)", f, left, right), result)
+		execute(t, db, `CREATE OPERATOR public.%s (LEFTARG = %s, RIGHTARG = %s, FUNCTION = public.%s)`, op, left, right, f)
+	}
+	for _, f := range [][2]string{
+		{"cardinality(bytea[])", "int"}, {"date_part(varchar, timestamptz)", "float8"},
+		{"date_part(text, timestamp)", "float8"}, {"pg_advisory_xact_lock(text)", "void"}, {"pg_advisory_xact_lock(int)", "void"},
+		{"current_setting(varchar)", "text"}, {"pg_relation_size(oid)", "bigint"}, {"int8(text)", "bigint"},
+		{"clock_timestamp(int DEFAULT 1)", "timestamptz"}, {"pg_is_in_recovery(int DEFAULT 1)", "boolean"},
+	} {
+		trap("public", f[0], f[1])
+	}
+	for _, o := range [][4]string{
+		{"*", "float8", "numeric", "float8"}, {"/", "bigint", "text", "bigint"}, {"=", "oid", "regclass", "boolean"},
+		{"=", "bytea", "text", "boolean"}, {"=", "name", "varchar", "boolean"}, {"<=", "bigint", "text", "boolean"},
+		{">", "bigint", "text", "boolean"}, {"+", "bigint", "text", "bigint"},
+	} {
+		operator(o[0], o[1], o[2], o[3])
+	}
+	if err := pgstore.Migrate(t.Context(), cfg, pgstore.Version); err != nil {
+		t.Fatal(err)
+	}
+	// Now that there are functions, some that would fit better.
+	trap("public", "advance(text, boolean, bigint, bigint, bigint, bigint, bigint, bigint, bigint)", "record")
+	trap("public", "advance(text, text, text, text, text, text, text, text, text)", "record")
+	trap("public", "advance_batch(text, text)", "record")
+	trap("public", "advance_all(text, text)", "record")
+	for _, driver := range []string{"pgx", "postgres"} {
+		cfg.DB = open(t, driver, server(t).DatabaseURL(name, "search_path=public"))
+		s := newStore(t, cfg)
+		for what, call := range calls(s) {
+			if err := call(t.Context()); err != nil {
+				t.Errorf("%s, %s: %v", driver, what, err)
+			}
+		}
+		if _, err := s.Keep(); err != nil {
+			t.Errorf("%s, Keep: %v", driver, err)
+		}
+	}
+	if err := pgstore.Migrate(t.Context(), cfg, 0); err != nil {
+		t.Error(err)
+	}
+}
+
 // A schema of a newer version is refused, going up and going down.
 func TestNewerSchema(t *testing.T) {
 	_, db, schema := onShared(t)
@@ -117,8 +224,8 @@ func TestNewerSchema(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "version 99") {
 		t.Errorf("New: %v", err)
 	}
-	if err := pgstore.Down(t.Context(), cfg); err == nil {
-		t.Error("Down succeeded")
+	if err := pgstore.Migrate(t.Context(), cfg, 0); err == nil {
+		t.Error("the way down succeeded")
 	}
 	if n := scalar[int](t, db, `SELECT count(*) FROM %s.value`, schema); n != 0 {
 		t.Errorf("%d values", n)
@@ -192,6 +299,7 @@ func TestUnfit(t *testing.T) {
 	for params, want := range map[string]string{
 		"default_transaction_isolation=serializable":      "default_transaction_isolation must be read committed",
 		"default_transaction_isolation=repeatable%20read": "default_transaction_isolation must be read committed",
+		"default_transaction_read_only=on":                "default_transaction_read_only must be off",
 	} {
 		db := open(t, "pgx", server(t).URL(params))
 		_, err := pgstore.New(t.Context(), pgstore.Config{DB: db, Schema: freshSchema()})

@@ -141,8 +141,8 @@ func advance(t testing.TB, s store.Registers, op store.Op) store.Result {
 	return r
 }
 
-// noLeak fails the test if there are more goroutines than before within ten
-// seconds.
+// noLeak fails the test if there are more goroutines than before, still after
+// twenty seconds.
 func noLeak(t *testing.T, before int) {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)

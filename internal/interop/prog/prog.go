@@ -5,6 +5,8 @@ package prog
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -21,68 +23,109 @@ const Required = "PLAINWARE_REQUIRE_PROGRAMS"
 // readyWithin bounds the start of a program.
 const readyWithin = 30 * time.Second
 
-// Need returns the path of a program. Where it is not installed the test is
+// ErrMissing is the error for a program that is not installed.
+var ErrMissing = errors.New("not installed")
+
+// Find returns the path of a program, or an error that names it and is
+// [ErrMissing].
+func Find(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return "", fmt.Errorf("%s is %w", name, ErrMissing)
+	}
+	return path, nil
+}
+
+// Need is [Find] for a test. Where the program is not installed the test is
 // skipped, or fails when [Required] is set.
 func Need(t testing.TB, name string) string {
 	t.Helper()
-	path, err := exec.LookPath(name)
+	path, err := Find(name)
 	if err == nil {
 		return path
 	}
 	if os.Getenv(Required) != "" {
-		t.Fatalf("%s is needed and not installed (%s is set): %v", name, Required, err)
+		t.Fatalf("%v, and is needed (%s is set)", err, Required)
 	}
-	t.Skipf("%s is not installed", name)
+	t.Skipf("%v", err)
 	return ""
 }
 
 // Start runs a program until the end of the test and returns the address it
-// listens on. command makes the command line for a free address of the
-// loopback interface, as host:port; probe is called until it returns nil, which
-// means that the program serves. What the program prints is logged when
-// the test fails.
+// listens on, see [Run]. What the program prints is logged when the test fails.
 func Start(t testing.TB, command func(addr string) *exec.Cmd, probe func(ctx context.Context, addr string) error) string {
 	t.Helper()
-	addr := freeAddr(t)
-	cmd := command(addr)
-	var out output
-	cmd.Stdout, cmd.Stderr = &out, &out
-	// A child of the program may keep the pipe open after it was killed.
-	cmd.WaitDelay = time.Second
-	if err := cmd.Start(); err != nil {
-		t.Fatalf("start: %v", err)
-	}
-	exited := make(chan struct{})
-	var exit error
-	go func() {
-		exit = cmd.Wait()
-		close(exited)
-	}()
+	p, err := Run(t.Context(), command, probe)
 	t.Cleanup(func() {
-		cmd.Process.Kill()
-		<-exited
+		p.Stop()
 		if t.Failed() {
-			t.Logf("%s printed:\n%s", cmd, out.String())
+			t.Logf("%s printed:\n%s", p.cmd, p.out.String())
 		}
 	})
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	return p.Addr
+}
 
-	ctx, cancel := context.WithTimeout(t.Context(), readyWithin)
+// A Process is a program that runs, or has ended.
+type Process struct {
+	Addr string // that it listens on, host:port
+
+	cmd    *exec.Cmd
+	out    output
+	exited chan struct{}
+}
+
+// Run runs a program. command makes the command line for a free address of the
+// loopback interface, as host:port; probe is called until it returns nil, which
+// means that the program serves. Stop must be called, also with an error.
+func Run(ctx context.Context, command func(addr string) *exec.Cmd, probe func(ctx context.Context, addr string) error) (*Process, error) {
+	p := &Process{exited: make(chan struct{})}
+	var err error
+	if p.Addr, err = freeAddr(); err != nil {
+		close(p.exited)
+		return p, err
+	}
+	p.cmd = command(p.Addr)
+	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
+	// A child of the program may keep the pipe open after it was killed.
+	p.cmd.WaitDelay = time.Second
+	if err := p.cmd.Start(); err != nil {
+		close(p.exited)
+		return p, fmt.Errorf("start: %w", err)
+	}
+	var exit error
+	go func() {
+		exit = p.cmd.Wait()
+		close(p.exited)
+	}()
+
+	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		err := probe(ctx, addr)
+		err := probe(ctx, p.Addr)
 		if err == nil {
-			return addr
+			return p, nil
 		}
 		select {
 		case <-tick.C:
-		case <-exited:
-			t.Fatalf("%s ended before it was ready: %v; last probe: %v", cmd, exit, err)
+		case <-p.exited:
+			return p, fmt.Errorf("%s ended before it was ready: %v; last probe: %w", p.cmd, exit, err)
 		case <-ctx.Done():
-			t.Fatalf("%s is not ready after %v: %v", cmd, readyWithin, err)
+			return p, fmt.Errorf("%s is not ready after %v: %w", p.cmd, readyWithin, err)
 		}
 	}
+}
+
+// Stop kills the program, and returns when it has ended.
+func (p *Process) Stop() {
+	if p.cmd != nil && p.cmd.Process != nil {
+		p.cmd.Process.Kill() // fails when it has ended
+	}
+	<-p.exited
 }
 
 // Dial is the plainest probe: the program accepts a TCP connection.
@@ -98,14 +141,13 @@ func Dial(ctx context.Context, addr string) error {
 // freeAddr asks the kernel for a port that nobody uses. Another process could
 // take it before the program does; ephemeral ports are handed out in such an
 // order that this does not happen in practice.
-func freeAddr(t testing.TB) string {
-	t.Helper()
+func freeAddr() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		return "", err
 	}
 	defer l.Close()
-	return l.Addr().String()
+	return l.Addr().String(), nil
 }
 
 // output is a buffer that the program's pipe writes while the test reads.

@@ -246,7 +246,8 @@ func testMigrate(t *testing.T, d Driver) {
 	}
 }
 
-// Stores that start together on a new file all succeed.
+// Stores that start together on a new file all succeed, and so does whoever goes
+// up and down at the same moment.
 func testMigrateTogether(t *testing.T, d Driver) {
 	path := newFile(t)
 	var wg sync.WaitGroup
@@ -267,5 +268,21 @@ func testMigrateTogether(t *testing.T, d Driver) {
 	wg.Wait()
 	if n := count(t, d.open(t, path), "plainware_values"); n != 8 {
 		t.Errorf("%d rows, want 8", n)
+	}
+
+	for g := range 4 {
+		cfg := kit.Config{DB: d.open(t, path), Timeout: time.Minute}
+		wg.Go(func() {
+			for i := range 10 {
+				if err := kit.Migrate(t.Context(), cfg, (g+i)%2*kit.Version); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	s := d.store(t, kit.Config{DB: d.open(t, path)})
+	if err := s.Put(t.Context(), "key", nil, 0); err != nil {
+		t.Error(err)
 	}
 }

@@ -1,17 +1,17 @@
 BEGIN;
 
-SELECT pg_advisory_xact_lock($1);
+SELECT pg_catalog.pg_advisory_xact_lock($1::bigint);
 
-SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace
-		WHERE s.nspname = $1::text AND c.relname = $2::text);
+SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
+		WHERE s.nspname = $1::name AND c.relname = $2::name);
 
-SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1::text);
+SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1::name);
 
 CREATE SCHEMA "plainware";
 
 CREATE TABLE "plainware"."version" (version int NOT NULL, created_schema boolean NOT NULL);
 
-INSERT INTO "plainware"."version" VALUES (0, $1);
+INSERT INTO "plainware"."version" VALUES (0, $1::boolean);
 
 CREATE TABLE "plainware"."value" (k bytea PRIMARY KEY, v bytea NOT NULL, exp bigint NOT NULL);
 
@@ -32,15 +32,15 @@ BEGIN
   IF step >= 0 AND max_ > 0 AND floor_ + step * max_ <= ceil_ THEN
     IF clock THEN
       UPDATE "plainware"."register" AS r
-        SET v = greatest(CASE WHEN r.exp > ((date_part('epoch', clock_timestamp()) * 1e6)::bigint * 1000) THEN r.v END, ((date_part('epoch', clock_timestamp()) * 1e6)::bigint * 1000) + floor_) + step * max_,
-          exp = greatest(CASE WHEN r.exp > ((date_part('epoch', clock_timestamp()) * 1e6)::bigint * 1000) THEN r.v END, ((date_part('epoch', clock_timestamp()) * 1e6)::bigint * 1000) + floor_) + step * max_ - floor_
-        WHERE r.k = key AND (r.exp <= ((date_part('epoch', clock_timestamp()) * 1e6)::bigint * 1000) OR r.v + step * max_ <= ((date_part('epoch', clock_timestamp()) * 1e6)::bigint * 1000) + ceil_)
-        RETURNING r.v, max_, least(((date_part('epoch', clock_timestamp()) * 1e6)::bigint * 1000), r.v - step * max_ - floor_), r.exp INTO value, granted, now, expires;
+        SET v = greatest(CASE WHEN r.exp > ((pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) * 1e6::float8)::bigint * 1000) THEN r.v END, ((pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) * 1e6::float8)::bigint * 1000) + floor_) + step * max_,
+          exp = greatest(CASE WHEN r.exp > ((pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) * 1e6::float8)::bigint * 1000) THEN r.v END, ((pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) * 1e6::float8)::bigint * 1000) + floor_) + step * max_ - floor_
+        WHERE r.k = key AND (r.exp <= ((pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) * 1e6::float8)::bigint * 1000) OR r.v + step * max_ <= ((pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) * 1e6::float8)::bigint * 1000) + ceil_)
+        RETURNING r.v, max_, least(((pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) * 1e6::float8)::bigint * 1000), r.v - step * max_ - floor_), r.exp INTO value, granted, now, expires;
     ELSE
       UPDATE "plainware"."register" AS r
         SET v = greatest(r.v, floor_) + step * max_
-        WHERE r.k = key AND r.exp > ((date_part('epoch', clock_timestamp()) * 1e6)::bigint * 1000) AND r.v + step * max_ <= ceil_
-        RETURNING r.v, max_, least(((date_part('epoch', clock_timestamp()) * 1e6)::bigint * 1000), r.exp - 1), r.exp INTO value, granted, now, expires;
+        WHERE r.k = key AND r.exp > ((pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) * 1e6::float8)::bigint * 1000) AND r.v + step * max_ <= ceil_
+        RETURNING r.v, max_, least(((pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) * 1e6::float8)::bigint * 1000), r.exp - 1), r.exp INTO value, granted, now, expires;
     END IF;
     IF FOUND THEN RETURN; END IF;
   END IF;
@@ -52,12 +52,12 @@ BEGIN
       SELECT r.v, r.exp INTO cur, cexp FROM "plainware"."register" AS r WHERE r.k = key;
     END IF;
     seen := FOUND;
-    now := ((date_part('epoch', clock_timestamp()) * 1e6)::bigint * 1000);
+    now := ((pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) * 1e6::float8)::bigint * 1000);
       live := coalesce(cexp > now, false);
       f := CASE WHEN clock THEN now + floor_ ELSE floor_ END;
       c := CASE WHEN clock THEN now + ceil_ ELSE ceil_ END;
       base := CASE WHEN live THEN greatest(cur, f) ELSE f END;
-      heal := clock AND base > c + over_ + 1000000000;
+      heal := live AND clock AND base > c + over_ + 1000000000;
       IF heal THEN base := c; END IF;
       n := max_;
       IF step > 0 THEN n := least(max_, greatest(0, c - base) / step); END IF;
@@ -84,7 +84,7 @@ LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
   r record; j int := 0;
 BEGIN
-  FOR i IN 1 .. cardinality(keys) LOOP
+  FOR i IN 1 .. pg_catalog.cardinality(keys) LOOP
     r := "plainware"."advance"(keys[i], args[j+1] <> 0, args[j+2], args[j+3], args[j+4], args[j+5], args[j+6], args[j+7], args[j+8]);
     value := r.value; granted := r.granted; now := r.now; expires := r.expires;
     RETURN NEXT;
@@ -96,13 +96,13 @@ CREATE FUNCTION "plainware"."advance_all"(keys bytea[], args bigint[],
   OUT applied boolean, OUT value bigint, OUT granted bigint, OUT now bigint, OUT expires bigint) RETURNS SETOF record
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-  m int := cardinality(keys); j int; cur bigint; cexp bigint; live boolean; f bigint; c bigint; base bigint; n bigint;
+  m int := pg_catalog.cardinality(keys); j int; cur bigint; cexp bigint; live boolean; f bigint; c bigint; base bigint; n bigint;
   heal boolean; refused boolean; clock boolean; floor_ bigint; ceil_ bigint; over_ bigint; step bigint; min_ bigint; max_ bigint; ttl bigint;
-  curs bigint[]; cexps bigint[]; bases bigint[]; floors bigint[]; ns bigint[]; expiries bigint[]; heals boolean[]; healing boolean;
+  curs bigint[]; cexps bigint[]; bases bigint[]; floors bigint[]; ns bigint[]; expiries bigint[]; heals boolean[]; locks boolean[]; healing boolean;
 BEGIN
   FOR pass IN 1 .. 2 LOOP
     FOR i IN 1 .. m LOOP
-      IF pass = 1 OR args[8*i-1] = 0 THEN
+      IF pass = 1 OR NOT locks[i] THEN
         SELECT r.v, r.exp INTO cur, cexp FROM "plainware"."register" AS r WHERE r.k = keys[i];
       ELSE
         LOOP
@@ -114,7 +114,7 @@ BEGIN
       curs[i] := cur; cexps[i] := cexp;
     END LOOP;
 
-    now := ((date_part('epoch', clock_timestamp()) * 1e6)::bigint * 1000);
+    now := ((pg_catalog.date_part('epoch', pg_catalog.clock_timestamp()) * 1e6::float8)::bigint * 1000);
     applied := true; healing := false;
     FOR i IN 1 .. m LOOP
       j := 8 * i - 8;
@@ -125,13 +125,14 @@ BEGIN
       f := CASE WHEN clock THEN now + floor_ ELSE floor_ END;
       c := CASE WHEN clock THEN now + ceil_ ELSE ceil_ END;
       base := CASE WHEN live THEN greatest(cur, f) ELSE f END;
-      heal := clock AND base > c + over_ + 1000000000;
+      heal := live AND clock AND base > c + over_ + 1000000000;
       IF heal THEN base := c; END IF;
       n := max_;
       IF step > 0 THEN n := least(max_, greatest(0, c - base) / step); END IF;
       refused := n < min_;
       IF refused THEN n := 0; END IF;
-      bases[i] := base; floors[i] := f; ns[i] := n; heals[i] := heal;
+      IF pass = 1 THEN locks[i] := max_ <> 0 OR heal; END IF;
+      bases[i] := base; floors[i] := f; ns[i] := n; heals[i] := heal AND locks[i];
       expiries[i] := CASE WHEN live THEN cexp WHEN ttl = 0 THEN 9223372036854775807 ELSE now + ttl END;
       IF NOT live AND n = 0 THEN expiries[i] := 0; END IF;
       applied := applied AND NOT refused;
@@ -152,6 +153,6 @@ BEGIN
   END LOOP;
 END $$;
 
-UPDATE "plainware"."version" SET version = $1;
+UPDATE "plainware"."version" SET version = $1::int;
 
 COMMIT;

@@ -18,6 +18,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"example.com/plainware/internal/interop/prog"
 )
 
 // A Server is one cluster, running or not. Its methods are not for concurrent
@@ -32,8 +34,9 @@ type Server struct {
 	paused   []int
 }
 
-// ErrMissing is returned by New if the programs are not installed.
-var ErrMissing = errors.New("pgserver: initdb and postgres not found: install the package postgresql")
+// ErrMissing is returned by New if the programs are not installed. It is
+// [prog.ErrMissing].
+var ErrMissing = fmt.Errorf("pgserver: initdb and postgres are %w: install the package postgresql", prog.ErrMissing)
 
 const patience = 60 * time.Second
 

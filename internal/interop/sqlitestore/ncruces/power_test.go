@@ -116,7 +116,7 @@ func openOn(t *testing.T, dsn string) *sql.DB {
 func TestPowerCut(t *testing.T) {
 	d := &disk{VFSFilename: vfs.Find("").(vfs.VFSFilename), syncs: make(map[string]int)}
 	vfs.Register("powercut", d)
-	defer vfs.Unregister("powercut")
+	t.Cleanup(func() { vfs.Unregister("powercut") }) // once all that is on it is closed
 	path := filepath.Join(t.TempDir(), "store.db")
 	if err := os.Mkdir(filepath.Dir(synced(path)), 0o700); err != nil {
 		t.Fatal(err)
@@ -163,10 +163,11 @@ func TestPowerCut(t *testing.T) {
 	// In a storm of both, across checkpoints, cut at any moment.
 	s, kept = openKept(t, "file:"+path+"?vfs=powercut&_pragma=wal_autocheckpoint(20)")
 	storm, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	defer stop()
 	var mu sync.Mutex
 	acked := make(map[string]bool)
-	var wg sync.WaitGroup
 	for g := range 8 {
 		wg.Go(func() {
 			for i := 0; storm.Err() == nil; i++ {
