@@ -3,36 +3,42 @@ package plainware_test
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"example.com/plainware/internal/memnet"
 	"example.com/plainware/internal/mwtest"
+	"example.com/plainware/ratelimit"
 	"example.com/plainware/reqid"
 	"example.com/plainware/timeout"
 )
 
 // part is a handler of the kit, and what it does by design.
 type part struct {
-	name   string
-	new    func(testing.TB) func(http.Handler) http.Handler
-	header string // set in request and response
+	name     string
+	new      func(testing.TB) func(http.Handler) http.Handler
+	request  []string // header fields that it sets in the request
+	response []string // and in the response
 }
 
 var parts = []part{
 	{"reqid", func(t testing.TB) func(http.Handler) http.Handler {
 		return must(reqid.New(reqid.Config{}))(t).Handler
-	}, "X-Request-Id"},
+	}, []string{"X-Request-Id"}, []string{"X-Request-Id"}},
 	{"timeout", func(t testing.TB) func(http.Handler) http.Handler {
 		return must(timeout.New(timeout.Config{Limits: limits}))(t).Handler
-	}, ""},
+	}, nil, nil},
 	{"timeout-cooperative", func(t testing.TB) func(http.Handler) http.Handler {
 		return must(timeout.New(timeout.Config{Limits: limits, Cooperative: true}))(t).Handler
-	}, ""},
+	}, nil, nil},
 	{"deadline", func(t testing.TB) func(http.Handler) http.Handler {
 		return must(timeout.NewDeadline(timeout.DeadlineConfig{}))(t).Handler
-	}, ""},
+	}, nil, nil},
+	{"ratelimit", func(t testing.TB) func(http.Handler) http.Handler {
+		return must(ratelimit.New(ratelimit.Config{Limit: ratelimit.PerSecond(1_000_000)}))(t).Handler
+	}, nil, []string{"Ratelimit", "Ratelimit-Policy"}},
 }
 
 var limits = timeout.Limits{
@@ -61,8 +67,8 @@ func TestEveryPair(t *testing.T) {
 						o, i := outer.new(t), inner.new(t)
 						return func(next http.Handler) http.Handler { return o(i(next)) }
 					},
-					RequestHeaders:  []string{outer.header, inner.header},
-					ResponseHeaders: []string{outer.header, inner.header},
+					RequestHeaders:  slices.Concat(outer.request, inner.request),
+					ResponseHeaders: slices.Concat(outer.response, inner.response),
 					PanicValue: func(v any) any {
 						if p, ok := v.(*timeout.Panic); ok {
 							return p.Value
