@@ -9,8 +9,8 @@ import (
 )
 
 // WriteTable writes rows as aligned columns. A time is followed by how far the
-// median of its rounds lies above the minimum: the larger, the busier the
-// machine was.
+// median of its rounds lies above the minimum, and a rate by how far it lies
+// below the maximum: the larger, the busier the machine was.
 func WriteTable(w io.Writer, rows []Row) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "package\tmeasure\tunit\tours\tpeer\ttheirs\tratio\ttarget\tok")
@@ -24,6 +24,9 @@ func WriteTable(w io.Writer, rows []Row) error {
 		verdict := "-"
 		if r.Judged {
 			target = "<= " + number(r.Target)
+			if r.Least {
+				target = ">= " + number(r.Target)
+			}
 			verdict = map[bool]string{true: "ok", false: "SHORT"}[r.OK]
 		}
 		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
@@ -42,12 +45,19 @@ func WriteJSON(w io.Writer, rows []Row) error {
 	return enc.Encode(rows)
 }
 
-func timing(least, median float64) string {
+// timing is the best of the rounds and the median, relative to it.
+func timing(best, median float64) string {
+	if best == 0 {
+		return "0"
+	}
 	digits := 0
-	if least < 100 {
+	switch {
+	case best < 1:
+		digits = 3
+	case best < 100:
 		digits = 1
 	}
-	return fmt.Sprintf("%.*f (+%.0f%%)", digits, least, 100*(median/least-1))
+	return fmt.Sprintf("%.*f (%+.0f%%)", digits, best, 100*(median/best-1))
 }
 
 // ratioText keeps two significant digits of a small ratio, so that 0.0029 is

@@ -89,7 +89,7 @@ func run(args []string, all []targets.Measure, stdout, stderr io.Writer) int {
 	if *asJSON {
 		err = targets.WriteJSON(stdout, rows)
 	} else {
-		fmt.Fprintf(stdout, "%s %s/%s, %d processors; minimum of %d rounds of %v\n\n",
+		fmt.Fprintf(stdout, "%s %s/%s, %d processors; best of %d rounds of %v, or of fewer longer ones where setting up takes long\n\n",
 			runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), *rounds, *benchtime)
 		err = targets.WriteTable(stdout, rows)
 	}

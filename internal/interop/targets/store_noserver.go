@@ -1,0 +1,6 @@
+//go:build !linux
+
+package targets
+
+// postgresMeasures needs pgserver, which is for Linux.
+func postgresMeasures() []Measure { return nil }
