@@ -8,7 +8,9 @@ import (
 	"net/url"
 	"time"
 
+	"example.com/plainware/ratelimit"
 	"example.com/plainware/reqid"
+	"example.com/plainware/store"
 	"example.com/plainware/timeout"
 )
 
@@ -18,6 +20,7 @@ type config struct {
 	limits    timeout.Limits            // for requests that no route matches
 	routes    map[string]timeout.Limits // by ServeMux pattern; nil: no routes
 	transport http.RoundTripper         // to the back ends
+	store     store.Store               // where rates are counted; nil is memory
 	streams   context.Context           // its end ends event streams
 	logger    *slog.Logger
 }
@@ -49,9 +52,26 @@ func demoRoutes() map[string]timeout.Limits {
 	}
 }
 
+// rates are how much one client may ask for. Both kinds are decided together: a
+// request that one of them refuses takes nothing from the others.
+//
+// Everybody is counted by address, at a rate and by the day. Who sends an API
+// key is counted by that as well. A key that somebody makes up is one limit more
+// and no way around the others; a gateway that knows its keys would refuse it.
+func rates() []ratelimit.Policy {
+	key := ratelimit.ByHeader("X-Api-Key")
+	return []ratelimit.Policy{
+		{Name: "address", Limit: ratelimit.PerSecond(50).Burst(200)},
+		{Name: "address-day", Limit: ratelimit.Quota(200_000, 24*time.Hour)},
+		{Name: "key", Limit: ratelimit.PerMinute(60).Burst(10), Key: key, Optional: true},
+		{Name: "key-day", Limit: ratelimit.Quota(10_000, 24*time.Hour), Key: key, Optional: true},
+	}
+}
+
 // newGateway builds the chain of handlers. Each one stands where it does for a
-// reason; read it from the bottom up, which is the way a request goes.
-func newGateway(cfg config) (http.Handler, error) {
+// reason; read it from the bottom up, which is the way a request goes. What it
+// returns second ends what the handlers have started, once none runs any more.
+func newGateway(cfg config) (h http.Handler, stop func() error, err error) {
 	ids, idsErr := reqid.New(reqid.Config{
 		// An edge makes the IDs: what a stranger sends is only kept in the
 		// log, as client_request_id. Behind a proxy of your own, name it:
@@ -60,7 +80,7 @@ func newGateway(cfg config) (http.Handler, error) {
 	})
 
 	// Innermost, the way to the back ends.
-	var h http.Handler = newProxy(cfg)
+	h = newProxy(cfg)
 
 	// The routes. A ServeMux redirects paths with // or .. in them, so a plain
 	// proxy, which has no routes, does without.
@@ -81,19 +101,37 @@ func newGateway(cfg config) (http.Handler, error) {
 		Mux:    mux,
 		Routes: cfg.routes,
 	})
-	if err := errors.Join(idsErr, limitsErr); err != nil {
-		return nil, err
+	rate, rateErr := ratelimit.New(ratelimit.Config{
+		Policies: rates(),
+		Store:    cfg.store,
+		Name:     "gateway",
+		// While the store fails each gateway counts for itself. Behind a proxy
+		// of your own, name it in TrustedProxies: otherwise all its clients
+		// are one.
+		OnDegraded: func(err error) {
+			if err != nil {
+				cfg.logger.Warn("the store fails, rates are counted in memory", "error", err)
+			} else {
+				cfg.logger.Info("the store answers again")
+			}
+		},
+	})
+	if err := errors.Join(idsErr, limitsErr, rateErr); err != nil {
+		return nil, nil, err
 	}
 	h = limits.Handler(h)
 
-	// The log sees every answer, also those that the limits give in a back
-	// end's place.
+	// Rates come before all that costs more than a refusal.
+	h = rate.Handler(h)
+
+	// The log sees every answer, also the 429 of the rates, and those that the
+	// limits give in a back end's place.
 	h = accessLog(cfg.logger, h)
 
 	// The ID is outermost: every line above and every answer, good or bad,
 	// has it.
 	h = ids.Handler(h)
-	return h, nil
+	return h, rate.Close, nil
 }
 
 // newServer has the limits that belong to the connection. Those of a single

@@ -386,7 +386,7 @@ func TestStopCuts(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		stdout, w := io.Pipe()
 		log, served := new(logBuffer), make(chan error, 1)
-		opt := options{listen: "127.0.0.1:0", targets: []*url.URL{mustURL(t, srv.URL)}, json: true, grace: short}
+		opt := options{listen: "127.0.0.1:0", targets: []*url.URL{mustURL(t, srv.URL)}, json: true, grace: short, store: storeSpec{kind: "memory"}}
 		go func() {
 			served <- serve(ctx, opt, w, log)
 			w.Close()

@@ -1,10 +1,11 @@
 // Gateway is an edge in one small program: it stands between clients and HTTP
 // back ends and gives every request an ID, a line in the log and limits on its
-// time. It is meant to be copied and changed.
+// time, and every client limits on its rate. It is meant to be copied and changed.
 //
 //	go run ./gateway                                   two demo back ends, on 127.0.0.1:8080
 //	go run ./gateway -target http://127.0.0.1:9000     in front of a server of yours
 //	go run ./gateway -target http://10.0.0.7:9000 -target http://10.0.0.8:9000
+//	go run ./gateway -store redis://127.0.0.1          sharing what it keeps with other gateways
 //
 // It speaks HTTP/1.1 and unencrypted HTTP/2. SIGINT or SIGTERM stops it: event
 // streams end at once, everything else has ten seconds to finish. A second
@@ -13,7 +14,8 @@
 //
 // Where to look: this file has the flags and the server's life, gateway.go the
 // chain of handlers and why it has that order, proxy.go the way to the back
-// ends, accesslog.go the log, demo.go the demo back ends.
+// ends, store.go where handlers keep what outlives a request, accesslog.go the
+// log, demo.go the demo back ends.
 package main
 
 import (
@@ -31,6 +33,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
+
 	"example.com/plainware/reqid"
 )
 
@@ -39,6 +44,9 @@ func main() {
 	// From the first signal on the next one has its usual effect again, so
 	// that nobody has to wait for a shutdown that hangs.
 	context.AfterFunc(ctx, stop)
+	// Otherwise go-redis writes lines of its own to standard error. What they
+	// say is in the errors of the store too.
+	redis.SetLogger(&logging.VoidLogger{})
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -64,6 +72,7 @@ type options struct {
 	listen  string
 	targets []*url.URL // empty: the demo back ends
 	timeout time.Duration
+	store   storeSpec
 	json    bool
 	grace   time.Duration // no flag; see defaultGrace
 }
@@ -73,7 +82,7 @@ type options struct {
 func parseFlags(args []string, help io.Writer) (options, error) {
 	opt := options{grace: defaultGrace}
 	var targets []string
-	var format string
+	var stored, format string
 	fs := flag.NewFlagSet("gateway", flag.ContinueOnError)
 	fs.SetOutput(io.Discard) // otherwise every error is followed by the whole usage
 	fs.StringVar(&opt.listen, "listen", "127.0.0.1:8080", "`host:port` to listen on; port 0 takes a free one")
@@ -82,11 +91,12 @@ func parseFlags(args []string, help io.Writer) (options, error) {
 		return nil
 	})
 	fs.DurationVar(&opt.timeout, "timeout", 0, "most `time` for a whole request, its answer included, e.g. 30s; the demo's routes\nhave limits of their own; 0 is no limit, which event streams, WebSockets and long\ndownloads need")
+	fs.StringVar(&stored, "store", defaultStore, "`where` to keep what outlives a request: memory, sqlite:PATH, redis://HOST,\nrediss://HOST, postgres://HOST or postgresql://HOST; sqlite alone is the file\nplainware/gateway.db in your cache directory")
 	fs.StringVar(&format, "log", "text", "`format` of the log on standard error: text or json")
 
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
-			fmt.Fprintln(help, "Usage: gateway [-listen host:port] [-target URL]... [-timeout time] [-log text|json]")
+			fmt.Fprintln(help, "Usage: gateway [-listen host:port] [-target URL]... [-timeout time] [-store where] [-log text|json]")
 			fs.SetOutput(help)
 			fs.PrintDefaults()
 			return opt, err
@@ -116,7 +126,9 @@ func parseFlags(args []string, help io.Writer) (options, error) {
 		}
 		opt.targets = append(opt.targets, u)
 	}
-	return opt, nil
+	var err error
+	opt.store, err = parseStore(stored)
+	return opt, err
 }
 
 // parseTarget accepts what the proxy can keep its word about: http or https, a
@@ -153,7 +165,8 @@ const defaultGrace = 10 * time.Second
 
 // serve listens and serves until ctx ends, then shuts down in order: no new
 // connections, event streams end, other requests finish or are cut after
-// opt.grace, and the back ends go last.
+// opt.grace, then the back ends go, and the store, which handlers may use to
+// their end, goes last.
 func serve(ctx context.Context, opt options, stdout, stderr io.Writer) error {
 	logger, err := newLogger(opt.json, stderr)
 	if err != nil {
@@ -165,6 +178,21 @@ func serve(ctx context.Context, opt options, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer ln.Close()
+
+	opening, opened := context.WithTimeout(ctx, openWithin)
+	kept, closeStore, err := openStore(opening, opt.store)
+	opened()
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // the signal came first
+		}
+		return err
+	}
+	defer func() {
+		if err := closeStore(); err != nil {
+			logger.Warn("the store was not closed properly", "error", err)
+		}
+	}()
 
 	// requests is the context of every request. It outlives ctx, because a
 	// signal must not cut what is in flight; at the end it releases what
@@ -180,6 +208,7 @@ func serve(ctx context.Context, opt options, stdout, stderr io.Writer) error {
 		targets:   opt.targets,
 		limits:    edgeLimits(opt.timeout),
 		transport: transport,
+		store:     kept,
 		streams:   streams,
 		logger:    logger,
 	}
@@ -191,17 +220,18 @@ func serve(ctx context.Context, opt options, stdout, stderr io.Writer) error {
 		defer demos.Close()
 		cfg.targets, cfg.routes = demos.urls, demoRoutes()
 	}
-	h, err := newGateway(cfg)
+	h, stop, err := newGateway(cfg)
 	if err != nil {
 		return err
 	}
+	defer stop() // before the store is closed; it has nothing to say
 
 	srv := newServer(h, logger)
 	srv.BaseContext = func(net.Listener) context.Context { return requests }
 	srv.RegisterOnShutdown(endStreams)
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(ln) }()
-	greet(stdout, ln.Addr(), cfg)
+	greet(stdout, ln.Addr(), cfg, opt.store)
 
 	select {
 	case err := <-failed:
@@ -252,12 +282,13 @@ func newLogger(asJSON bool, w io.Writer) (*slog.Logger, error) {
 
 // greet says where the gateway is and what to try. Double quotes, because both
 // Unix shells and Windows understand them.
-func greet(w io.Writer, addr net.Addr, cfg config) {
+func greet(w io.Writer, addr net.Addr, cfg config, kept storeSpec) {
 	base := "http://" + reachable(addr)
 	fmt.Fprintf(w, "gateway: listening on %s\n", base)
 	for _, u := range cfg.targets {
 		fmt.Fprintf(w, "gateway: back end %s\n", u)
 	}
+	fmt.Fprintf(w, "gateway: store %s\n", kept)
 	fmt.Fprintln(w, "\nTry:")
 	if cfg.routes == nil {
 		fmt.Fprintf(w, "  curl -i %s/\n\n", base)
@@ -265,6 +296,7 @@ func greet(w io.Writer, addr net.Addr, cfg config) {
 	}
 	fmt.Fprintf(w, "  curl -i %s/hello\n      the ID in the header is the one that the back end saw\n", base)
 	fmt.Fprintf(w, "  curl -i \"%s/slow?ms=5000\"\n      too slow for its route: the limit answers after 2 seconds\n", base)
+	fmt.Fprintf(w, "  curl -i -H \"X-Api-Key: demo\" %s/hello\n      what is left of each limit is in RateLimit; more than 10 at once are refused with 429\n", base)
 	fmt.Fprintf(w, "  curl -N %s/events\n      server-sent events, each as it happens; Ctrl-C here ends them\n\n", base)
 }
 

@@ -63,11 +63,11 @@ func TestFlagErrors(t *testing.T) {
 }
 
 func TestParseFlags(t *testing.T) {
-	opt, err := parseFlags(strings.Fields("-listen [::1]:0 -target http://a:9000/base -target https://b -timeout 30s -log json"), nil)
+	opt, err := parseFlags(strings.Fields("-listen [::1]:0 -target http://a:9000/base -target https://b -timeout 30s -store memory -log json"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if opt.listen != "[::1]:0" || opt.timeout.String() != "30s" || !opt.json {
+	if opt.listen != "[::1]:0" || opt.timeout.String() != "30s" || opt.store.kind != "memory" || !opt.json {
 		t.Errorf("got %+v", opt)
 	}
 	if len(opt.targets) != 2 || opt.targets[0].String() != "http://a:9000/base" || opt.targets[1].String() != "https://b" {
@@ -80,7 +80,7 @@ func TestHelp(t *testing.T) {
 	if status := run(ended(t), []string{"-h"}, &stdout, &stderr); status != 0 {
 		t.Errorf("exit status %d, want 0", status)
 	}
-	for _, name := range []string{"-listen", "-target", "-timeout", "-log"} {
+	for _, name := range []string{"-listen", "-target", "-timeout", "-store", "-log"} {
 		if !strings.Contains(stdout.String(), "\n  "+name+" ") {
 			t.Errorf("%s is not explained in\n%s", name, stdout.String())
 		}

@@ -6,6 +6,8 @@ import (
 	"bufio"
 	"bytes"
 	"io"
+	"io/fs"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -26,6 +28,8 @@ func TestProcess(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		t.Run(signal.String(), func(t *testing.T) {
 			cmd := exec.Command(bin, "-listen", "127.0.0.1:0")
+			home := t.TempDir()
+			cmd.Env = append(os.Environ(), "HOME="+home, "XDG_CACHE_HOME="+filepath.Join(home, "cache"))
 			var log bytes.Buffer
 			cmd.Stderr = &log
 			stdout, err := cmd.StdoutPipe()
@@ -81,6 +85,9 @@ func TestProcess(t *testing.T) {
 			if err := cmd.Wait(); err != nil {
 				t.Errorf("%v, want exit status 0\n%s", err, log.String())
 			}
+			if found := databases(t, home); len(found) != 1 || filepath.Base(found[0]) != "gateway.db" {
+				t.Errorf("files in the home directory: %q, want one gateway.db, closed", found)
+			}
 			if !strings.Contains(log.String(), "request_id="+id) || !strings.Contains(log.String(), "msg=stopped") {
 				t.Errorf("log:\n%s", log.String())
 			}
@@ -104,6 +111,22 @@ func commands(t *testing.T, stdout *bufio.Reader) []string {
 		}
 	}
 	return urls
+}
+
+// databases lists the files below a directory. A closed SQLite database is one,
+// an open one has others beside it.
+func databases(t *testing.T, dir string) (files []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			files = append(files, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
 }
 
 func exitStatus(err error) int {

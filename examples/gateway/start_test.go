@@ -27,26 +27,44 @@ type instance struct {
 	url  string
 	log  *logBuffer
 	stop func() // sends the signal and waits; fails the test unless the exit status is 0
+
+	printed logBuffer // on standard output, after the address
+	stdout  *io.PipeReader
+	status  chan int
+	cancel  context.CancelFunc
 }
 
-// start runs the program with args and a free port. When the test ends it is
-// stopped, and nothing of it may be left.
+// start runs the program with args, a free port and, unless args say otherwise,
+// a store in memory. When the test ends it is stopped, and nothing of it may be
+// left.
 func start(t *testing.T, args ...string) *instance {
 	t.Helper()
 	checkGoroutines(t)
+	g := launch(args...)
+	g.attach(t)
+	return g
+}
+
+// launch is start without waiting for the address; attach must follow.
+func launch(args ...string) *instance {
 	ctx, cancel := context.WithCancel(context.Background())
-	stdoutR, stdoutW := io.Pipe()
-	g := &instance{log: new(logBuffer)}
-	status := make(chan int, 1)
+	stdout, w := io.Pipe()
+	g := &instance{log: new(logBuffer), stdout: stdout, status: make(chan int, 1), cancel: cancel}
 	go func() {
-		s := run(ctx, append([]string{"-listen", "127.0.0.1:0", "-log", "json"}, args...), stdoutW, g.log)
-		stdoutW.Close()
-		status <- s
+		s := run(ctx, append([]string{"-listen", "127.0.0.1:0", "-log", "json", "-store", "memory"}, args...), w, g.log)
+		w.Close()
+		g.status <- s
 	}()
+	return g
+}
+
+// attach waits for the address that the gateway prints.
+func (g *instance) attach(t *testing.T) {
+	t.Helper()
 	g.stop = sync.OnceFunc(func() {
-		cancel()
+		g.cancel()
 		select {
-		case s := <-status:
+		case s := <-g.status:
 			if s != 0 {
 				t.Errorf("exit status %d, want 0\n%s", s, g.log)
 			}
@@ -56,15 +74,21 @@ func start(t *testing.T, args ...string) *instance {
 	})
 	t.Cleanup(g.stop)
 
-	lines := bufio.NewReader(stdoutR)
+	lines := bufio.NewReader(g.stdout)
 	first, err := lines.ReadString('\n')
 	if err != nil {
 		g.stop()
 		t.Fatalf("no address was printed: %v\n%s", err, g.log)
 	}
-	go io.Copy(io.Discard, lines)
+	go io.Copy(&g.printed, lines)
 	g.url = strings.TrimSpace(strings.TrimPrefix(first, "gateway: listening on "))
-	return g
+}
+
+// greeting waits for all that is printed after the address.
+func (g *instance) greeting(t *testing.T) string {
+	t.Helper()
+	eventually(t, func() bool { return strings.Contains(g.printed.String(), "\n  curl ") }, func() string { return "printed only " + g.printed.String() })
+	return g.printed.String()
 }
 
 // assembled is a gateway as newGateway builds it, for tests that need other
@@ -97,7 +121,7 @@ func serveConfig(t *testing.T, cfg config, change func(*http.Transport)) *instan
 		change(transport)
 	}
 	cfg.transport = transport
-	h, err := newGateway(cfg)
+	h, stop, err := newGateway(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,6 +131,9 @@ func serveConfig(t *testing.T, cfg config, change func(*http.Transport)) *instan
 	g.url = srv.URL
 	g.stop = sync.OnceFunc(func() {
 		srv.Close() // waits for the requests in flight
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
 		transport.CloseIdleConnections()
 	})
 	t.Cleanup(g.stop)
@@ -205,7 +232,7 @@ func (a answer) wantProblem(t *testing.T, status int, code string) {
 	}
 }
 
-// logBuffer collects JSON log lines.
+// logBuffer collects what is written, JSON log lines above all.
 type logBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// asks sends a request for /hello with an API key, or without one.
+func asks(t *testing.T, g *instance, key string) *http.Response {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), "GET", g.url+"/hello", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if key != "" {
+		req.Header.Set("X-Api-Key", key)
+	}
+	res, err := newClient(t, false).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	return res
+}
+
+// The fields tell of each limit that a request is under; one that is over a limit
+// gets 429 with Retry-After and an ID, and others go on.
+func TestRates(t *testing.T) {
+	g := start(t)
+	if got := asks(t, g, "").Header.Get("Ratelimit"); !strings.Contains(got, `"address";r=`) || !strings.Contains(got, `"address-day";r=`) || strings.Contains(got, `"key"`) {
+		t.Errorf("without a key: RateLimit: %s", got)
+	}
+	if got := asks(t, g, "demo").Header.Get("Ratelimit"); !strings.Contains(got, `"key";r=9`) || !strings.Contains(got, `"key-day";r=9999`) {
+		t.Errorf("with a key: RateLimit: %s", got)
+	}
+	refused := 0
+	for range 20 {
+		res := asks(t, g, "demo")
+		if res.StatusCode == http.StatusTooManyRequests {
+			refused++
+			if res.Header.Get("Retry-After") == "" || res.Header.Get("X-Request-Id") == "" || res.Header.Get("Content-Type") != "application/problem+json" {
+				t.Errorf("the refusal has %v", res.Header)
+			}
+		}
+	}
+	if refused < 5 {
+		t.Errorf("%d of 21 requests at once were refused, want those beyond 10", refused)
+	}
+	if res := asks(t, g, "another"); res.StatusCode != 200 {
+		t.Errorf("another key: status %d", res.StatusCode)
+	}
+	if res := asks(t, g, ""); res.StatusCode != 200 {
+		t.Errorf("no key: status %d", res.StatusCode)
+	}
+}
+
+// What was counted outlives the gateway, and is shared by those on one file.
+func TestRatesAreShared(t *testing.T) {
+	file := "sqlite:" + filepath.Join(t.TempDir(), "gateway.db")
+	one := start(t, "-store", file)
+	two := start(t, "-store", file)
+	for _, g := range []*instance{one, two, one} {
+		asks(t, g, "demo")
+	}
+	one.stop()
+	if got := asks(t, two, "demo").Header.Get("Ratelimit"); !strings.Contains(got, `"key-day";r=9996`) {
+		t.Errorf("RateLimit: %s, want 4 requests counted", got)
+	}
+	two.stop()
+	three := start(t, "-store", file)
+	if got := asks(t, three, "demo").Header.Get("Ratelimit"); !strings.Contains(got, `"key-day";r=9995`) {
+		t.Errorf("after a restart: RateLimit: %s, want 5 requests counted", got)
+	}
+}
