@@ -44,7 +44,9 @@ type Peer struct {
 // measures and a line here.
 func All() []Measure {
 	return slices.Concat(
+		cookiesMeasures(),
 		reqidMeasures(),
+		sessionMeasures(),
 		storeMeasures(),
 		timeoutMeasures(),
 	)
