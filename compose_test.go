@@ -1,6 +1,7 @@
 package plainware_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -8,10 +9,13 @@ import (
 	"testing/synctest"
 	"time"
 
+	"example.com/plainware/cookies"
+	"example.com/plainware/cookies/session"
 	"example.com/plainware/internal/memnet"
 	"example.com/plainware/internal/mwtest"
 	"example.com/plainware/ratelimit"
 	"example.com/plainware/reqid"
+	"example.com/plainware/store"
 	"example.com/plainware/timeout"
 )
 
@@ -35,6 +39,13 @@ var parts = []part{
 	}, nil, nil},
 	{"deadline", func(t testing.TB) func(http.Handler) http.Handler {
 		return must(timeout.NewDeadline(timeout.DeadlineConfig{}))(t).Handler
+	}, nil, nil},
+	{"cookies", func(t testing.TB) func(http.Handler) http.Handler {
+		return must(cookies.NewSealed(cookies.Config[string]{Name: "theme", Keys: [][]byte{bytes.Repeat([]byte{1}, 32)}}))(t).Handler
+	}, nil, nil},
+	{"session", func(t testing.TB) func(http.Handler) http.Handler {
+		mem := must(store.NewMemory(store.MemoryConfig{}))(t)
+		return must(session.New(session.Config[string]{Store: mem, Name: "pair"}))(t).Handler
 	}, nil, nil},
 	{"ratelimit", func(t testing.TB) func(http.Handler) http.Handler {
 		return must(ratelimit.New(ratelimit.Config{Limit: ratelimit.PerSecond(1_000_000)}))(t).Handler

@@ -4,12 +4,14 @@ go 1.26.0
 
 require (
 	example.com/plainware v0.0.0
+	github.com/alexedwards/scs/v2 v2.9.0
 	github.com/didip/tollbooth/v7 v7.0.2
 	github.com/go-chi/chi/v5 v5.5.0
 	github.com/go-chi/httprate v0.16.1
 	github.com/go-chi/traceid v0.3.0
 	github.com/go-redis/redis_rate/v10 v10.0.1
 	github.com/google/uuid v1.6.0
+	github.com/gorilla/securecookie v1.1.2
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/justinas/alice v1.2.0
 	github.com/lib/pq v1.12.3

@@ -85,8 +85,10 @@ type Peer struct {
 // measures and a line here.
 func All() []Measure {
 	return slices.Concat(
+		cookiesMeasures(),
 		ratelimitMeasures(),
 		reqidMeasures(),
+		sessionMeasures(),
 		storeMeasures(),
 		timeoutMeasures(),
 	)

@@ -1,0 +1,107 @@
+package session
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"example.com/plainware/internal/cookieattr"
+)
+
+const (
+	// commitTimeout bounds the save, which the end of the request's context
+	// does not: a Logout is carried out also when the browser does not wait for
+	// the answer, and net/http may end the context of one that does.
+	commitTimeout = 5 * time.Second
+)
+
+// before is called when the response begins, before its header is sent.
+func (s *Session[T]) before(status int) error {
+	w := s.writer.Unwrap()
+	err := s.commit(w.Header(), status)
+	if err == nil {
+		return nil
+	}
+	h := w.Header()
+	// What the handler wanted to say of a session that it has not got.
+	delete(h, "Set-Cookie")
+	delete(h, "Location")
+	if s.r.ProtoMajor == 1 && s.r.Body != nil && s.r.Body != http.NoBody && s.r.ContentLength != 0 {
+		h["Connection"] = []string{"close"} // the body may not have been read
+	}
+	s.m.refuse(w, s.r, err)
+	return err
+}
+
+func (s *Session[T]) commit(h http.Header, status int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.committed = true
+	v := s.visit
+	if v == nil {
+		return nil
+	}
+	addVary(h)
+	if v.failed != nil {
+		return v.failed
+	}
+	// On a hijacked connection it is up to the handler to send the header, and
+	// a client that went away would not get it.
+	rotates := status != http.StatusSwitchingProtocols && s.parent.Err() == nil
+	var line string
+	if line, v.failed = v.settle(s.parent, rotates); line != "" {
+		v.m.cookie.Put(h, line)
+		keepPrivate(h)
+	}
+	return v.failed
+}
+
+// settle saves what the request did, and returns the Set-Cookie line that this
+// takes, or "".
+func (v *visit[T]) settle(ctx context.Context, rotates bool) (string, error) {
+	now := time.Now()
+	if rotates && v.due(now) {
+		if err := v.apply(rotate[T]); err != nil {
+			return "", err
+		}
+	}
+	if len(v.ops) == 0 && (v.base == nil || !v.m.stale(&v.base.rec, now)) {
+		return "", nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+	defer cancel()
+	ended := v.view.fate == dropped
+	id, err := v.save(ctx, now)
+	switch {
+	case err != nil:
+		return "", err
+	case id != "":
+		return v.m.line(id, &v.base.rec, now), nil
+	case ended && v.brought:
+		return v.m.cookie.Deletion(), nil
+	}
+	return "", nil
+}
+
+// due reports whether RotateEvery wants a new id.
+func (v *visit[T]) due(now time.Time) bool {
+	return v.m.rotateEvery > 0 && v.base != nil && now.Sub(time.Unix(0, v.base.rec.issued)) >= v.m.rotateEvery
+}
+
+// stale reports whether the last use is to be written. One in the future, by
+// another clock, counts by its distance too.
+func (m *Manager[T]) stale(r *record, now time.Time) bool {
+	return m.idle > 0 && now.Sub(time.Unix(0, r.seen)).Abs() >= m.idle/10
+}
+
+// line returns the Set-Cookie line of a new id.
+func (m *Manager[T]) line(id string, r *record, now time.Time) string {
+	var maxAge int64
+	if m.persistent {
+		maxAge = cookieattr.MaxAgeLimit
+		if d := m.deadline(r); d != 0 {
+			maxAge = max(1, int64(time.Duration(d-now.UnixNano())/time.Second))
+		}
+	}
+	return string(m.cookie.AppendString(make([]byte, 0, m.cookie.Overhead()+len(id)), id, maxAge))
+}
