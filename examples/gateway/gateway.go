@@ -19,6 +19,7 @@ type config struct {
 	targets   []*url.URL                // back ends, at least one
 	limits    timeout.Limits            // for requests that no route matches
 	routes    map[string]timeout.Limits // by ServeMux pattern; nil: no routes
+	login     http.Handler              // of the demo; nil: none
 	transport http.RoundTripper         // to the back ends
 	store     store.Store               // where rates are counted; nil is memory
 	streams   context.Context           // its end ends event streams
@@ -89,6 +90,10 @@ func newGateway(cfg config) (h http.Handler, stop func() error, err error) {
 		mux = http.NewServeMux()
 		for pattern := range cfg.routes {
 			mux.Handle(pattern, h)
+		}
+		if cfg.login != nil {
+			mux.Handle("/login", cfg.login)
+			mux.Handle("POST /logout", cfg.login)
 		}
 		h = mux
 	}

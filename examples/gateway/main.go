@@ -15,7 +15,7 @@
 // Where to look: this file has the flags and the server's life, gateway.go the
 // chain of handlers and why it has that order, proxy.go the way to the back
 // ends, store.go where handlers keep what outlives a request, accesslog.go the
-// log, demo.go the demo back ends.
+// log, demo.go the demo back ends, login.go the demo's login page.
 package main
 
 import (
@@ -219,6 +219,9 @@ func serve(ctx context.Context, opt options, stdout, stderr io.Writer) error {
 		}
 		defer demos.Close()
 		cfg.targets, cfg.routes = demos.urls, demoRoutes()
+		if cfg.login, err = newLogin(kept); err != nil {
+			return err
+		}
 	}
 	h, stop, err := newGateway(cfg)
 	if err != nil {
@@ -297,6 +300,7 @@ func greet(w io.Writer, addr net.Addr, cfg config, kept storeSpec) {
 	fmt.Fprintf(w, "  curl -i %s/hello\n      the ID in the header is the one that the back end saw\n", base)
 	fmt.Fprintf(w, "  curl -i \"%s/slow?ms=5000\"\n      too slow for its route: the limit answers after 2 seconds\n", base)
 	fmt.Fprintf(w, "  curl -i -H \"X-Api-Key: demo\" %s/hello\n      what is left of each limit is in RateLimit; more than 10 at once are refused with 429\n", base)
+	fmt.Fprintf(w, "  %s/login\n      in a browser: a login that survives a restart of the gateway\n", base)
 	fmt.Fprintf(w, "  curl -N %s/events\n      server-sent events, each as it happens; Ctrl-C here ends them\n\n", base)
 }
 
