@@ -10,6 +10,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"sync"
 )
 
 // Problem is the body of a refusal. Beside the members of RFC 9457 section 3.1
@@ -38,8 +39,10 @@ type Error interface {
 // says may be internal.
 func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	p := Problem{Status: http.StatusInternalServerError, Code: "internal"}
-	var e Error
-	if errors.As(err, &e) {
+	// The errors that are not wrapped, nearly all, are recognised without the
+	// reflection of errors.As.
+	e, ok := err.(Error)
+	if ok || errors.As(err, &e) {
 		p.Status, p.Code = e.HTTPStatus(), e.Code()
 		if d, ok := e.(interface{ Detail() string }); ok {
 			p.Detail = d.Detail()
@@ -47,6 +50,10 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	p.Write(w, r)
 }
+
+// bodies are buffers for bodies, which are short. A refusal should not cost more
+// than it must: it is what a flood of requests is answered with.
+var bodies = sync.Pool{New: func() any { b := make([]byte, 0, 512); return &b }}
 
 // representation lists the fields that describe the body which the problem
 // replaces. Whatever else stands in the header, Retry-After and CORS fields
@@ -66,15 +73,22 @@ func (p Problem) Write(w http.ResponseWriter, r *http.Request) {
 		p.Status = http.StatusInternalServerError
 	}
 	h := w.Header()
-	body := p.appendJSON(make([]byte, 0, 256), h.Get("X-Request-Id"))
+	buf := bodies.Get().(*[]byte)
+	defer bodies.Put(buf)
+	var requestID string
+	if v := h["X-Request-Id"]; len(v) > 0 {
+		requestID = v[0]
+	}
+	body := p.appendJSON((*buf)[:0], requestID)
+	*buf = body
 	for _, name := range representation {
 		delete(h, name)
 	}
-	h["Content-Type"] = []string{"application/problem+json"}
-	h["Content-Length"] = []string{strconv.Itoa(len(body))}
-	h["X-Content-Type-Options"] = []string{"nosniff"}
+	// One array for all, each with no room to grow into the next.
+	v := &[4]string{"application/problem+json", strconv.Itoa(len(body)), "nosniff", "no-store"}
+	h["Content-Type"], h["Content-Length"], h["X-Content-Type-Options"] = v[0:1:1], v[1:2:2], v[2:3:3]
 	if _, ok := h["Cache-Control"]; !ok {
-		h["Cache-Control"] = []string{"no-store"}
+		h["Cache-Control"] = v[3:4:4]
 	}
 	w.WriteHeader(p.Status)
 	if r == nil || r.Method != http.MethodHead {
