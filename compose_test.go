@@ -9,6 +9,7 @@ import (
 
 	"example.com/plainware/internal/memnet"
 	"example.com/plainware/internal/mwtest"
+	"example.com/plainware/paginate"
 	"example.com/plainware/reqid"
 	"example.com/plainware/timeout"
 )
@@ -32,6 +33,9 @@ var parts = []part{
 	}, ""},
 	{"deadline", func(t testing.TB) func(http.Handler) http.Handler {
 		return must(timeout.NewDeadline(timeout.DeadlineConfig{}))(t).Handler
+	}, ""},
+	{"paginate", func(t testing.TB) func(http.Handler) http.Handler {
+		return must(paginate.New(paginate.Config{Mode: paginate.PageNumber}))(t).Handler
 	}, ""},
 }
 
