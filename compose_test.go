@@ -13,6 +13,7 @@ import (
 	"example.com/plainware/cookies/session"
 	"example.com/plainware/internal/memnet"
 	"example.com/plainware/internal/mwtest"
+	"example.com/plainware/paginate"
 	"example.com/plainware/ratelimit"
 	"example.com/plainware/reqid"
 	"example.com/plainware/store"
@@ -50,6 +51,9 @@ var parts = []part{
 	{"ratelimit", func(t testing.TB) func(http.Handler) http.Handler {
 		return must(ratelimit.New(ratelimit.Config{Limit: ratelimit.PerSecond(1_000_000)}))(t).Handler
 	}, nil, []string{"Ratelimit", "Ratelimit-Policy"}},
+	{"paginate", func(t testing.TB) func(http.Handler) http.Handler {
+		return must(paginate.New(paginate.Config{Mode: paginate.PageNumber}))(t).Handler
+	}, nil, nil},
 }
 
 var limits = timeout.Limits{
