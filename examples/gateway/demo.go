@@ -18,18 +18,23 @@ import (
 type demos struct {
 	urls    []*url.URL
 	servers []*http.Server
+	posts   *posts
 }
 
 // startDemos starts one back end for each name, each on a free loopback port.
 func startDemos(names ...string) (*demos, error) {
-	d := new(demos)
+	p, err := openPosts()
+	if err != nil {
+		return nil, err
+	}
+	d := &demos{posts: p}
 	for _, name := range names {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			d.Close()
 			return nil, fmt.Errorf("demo back end: %w", err)
 		}
-		srv := &http.Server{Handler: newDemo(name), ReadHeaderTimeout: 5 * time.Second}
+		srv := &http.Server{Handler: newDemo(name, p), ReadHeaderTimeout: 5 * time.Second}
 		go srv.Serve(ln) // ends with Close
 		d.urls = append(d.urls, &url.URL{Scheme: "http", Host: ln.Addr().String()})
 		d.servers = append(d.servers, srv)
@@ -43,11 +48,15 @@ func (d *demos) Close() {
 	for _, srv := range d.servers {
 		srv.Close()
 	}
+	d.posts.db.Close()
 }
 
 // newDemo is the back end called name.
-func newDemo(name string) http.Handler {
+func newDemo(name string, p *posts) http.Handler {
 	mux := http.NewServeMux()
+
+	// A list in pages.
+	mux.Handle("GET /posts", p.pages.Handler(p))
 
 	// Who answers, and which request this was.
 	mux.HandleFunc("GET /hello", func(w http.ResponseWriter, r *http.Request) {

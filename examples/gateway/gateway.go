@@ -45,6 +45,7 @@ func edgeLimits(total time.Duration) timeout.Limits {
 func demoRoutes() map[string]timeout.Limits {
 	return map[string]timeout.Limits{
 		"GET /hello":    {Total: 5 * time.Second},
+		"GET /posts":    {Total: 5 * time.Second},
 		"GET /slow":     {Total: 2 * time.Second},
 		"GET /events":   {Total: -1}, // lasts as long as the client stays
 		"GET /download": {Total: 10 * time.Minute},

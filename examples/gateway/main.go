@@ -15,7 +15,8 @@
 // Where to look: this file has the flags and the server's life, gateway.go the
 // chain of handlers and why it has that order, proxy.go the way to the back
 // ends, store.go where handlers keep what outlives a request, accesslog.go the
-// log, demo.go the demo back ends, login.go the demo's login page.
+// log, demo.go the demo back ends, posts.go a list of theirs in pages, login.go the
+// demo's login page.
 package main
 
 import (
@@ -301,7 +302,8 @@ func greet(w io.Writer, addr net.Addr, cfg config, kept storeSpec) {
 	fmt.Fprintf(w, "  curl -i \"%s/slow?ms=5000\"\n      too slow for its route: the limit answers after 2 seconds\n", base)
 	fmt.Fprintf(w, "  curl -i -H \"X-Api-Key: demo\" %s/hello\n      what is left of each limit is in RateLimit; more than 10 at once are refused with 429\n", base)
 	fmt.Fprintf(w, "  %s/login\n      in a browser: a login that survives a restart of the gateway\n", base)
-	fmt.Fprintf(w, "  curl -N %s/events\n      server-sent events, each as it happens; Ctrl-C here ends them\n\n", base)
+	fmt.Fprintf(w, "  curl -N %s/events\n      server-sent events, each as it happens; Ctrl-C here ends them\n", base)
+	fmt.Fprintf(w, "  curl -i \"%s/posts?author=ann&limit=3&total=1\"\n      a page of a list; go run ./walk reads all of it\n\n", base)
 }
 
 // reachable is addr as a client on this machine writes it.
