@@ -389,8 +389,7 @@ func TestContext(t *testing.T) {
 func TestCharge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var charge int64
-		var l *ratelimit.Limiter
-		l = newLimiter(t, ratelimit.Config{Policies: []ratelimit.Policy{
+		l := newLimiter(t, ratelimit.Config{Policies: []ratelimit.Policy{
 			{Name: "tokens", Limit: ratelimit.PerSecond(10), Debt: 50},
 			{Name: "daily", Limit: ratelimit.Quota(1000, 24*time.Hour), Debt: 1},
 			{Name: "minute", Limit: ratelimit.Sliding(500, time.Minute), Debt: 1},
@@ -453,8 +452,7 @@ func TestBoundWithDebt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		limit, now := ratelimit.PerSecond(10).Burst(5), time.Now
 		var grants []grant
-		var l *ratelimit.Limiter
-		l = newLimiter(t, ratelimit.Config{Policies: []ratelimit.Policy{{Name: "p", Limit: limit, Debt: 20}}})
+		l := newLimiter(t, ratelimit.Config{Policies: []ratelimit.Policy{{Name: "p", Limit: limit, Debt: 20}}})
 		h := l.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			before, _ := l.Peek(r.Context(), "p", "192.0.2.1")
 			l.Charge(r.Context(), 7)
