@@ -64,7 +64,7 @@ func sqliteMeasures() []Measure {
 			},
 			Ours:      func(b *testing.B) { together(b, 128, keys, advance(grouped)) },
 			Peers:     []Peer{{Name: "one transaction a call", Run: func(b *testing.B) { together(b, 128, keys, advance(single)) }, MinRatio: 1.5}},
-			Benchtime: "250ms",
+			Benchtime: "400ms",
 		})
 	}
 	return all
