@@ -1,6 +1,7 @@
 package plainware_test
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"net/http"
 	"testing"
@@ -10,7 +11,9 @@ import (
 	"example.com/plainware/internal/memnet"
 	"example.com/plainware/internal/mwtest"
 	"example.com/plainware/reqid"
+	"example.com/plainware/store"
 	"example.com/plainware/timeout"
+	"example.com/plainware/webhook"
 )
 
 // part is a handler of the kit, and what it does by design.
@@ -18,21 +21,38 @@ type part struct {
 	name   string
 	new    func(testing.TB) func(http.Handler) http.Handler
 	header string // set in request and response
+	reads  bool   // the whole body, before the next handler
 }
 
 var parts = []part{
 	{"reqid", func(t testing.TB) func(http.Handler) http.Handler {
 		return must(reqid.New(reqid.Config{}))(t).Handler
-	}, "X-Request-Id"},
+	}, "X-Request-Id", false},
 	{"timeout", func(t testing.TB) func(http.Handler) http.Handler {
 		return must(timeout.New(timeout.Config{Limits: limits}))(t).Handler
-	}, ""},
+	}, "", false},
 	{"timeout-cooperative", func(t testing.TB) func(http.Handler) http.Handler {
 		return must(timeout.New(timeout.Config{Limits: limits, Cooperative: true}))(t).Handler
-	}, ""},
+	}, "", false},
 	{"deadline", func(t testing.TB) func(http.Handler) http.Handler {
 		return must(timeout.NewDeadline(timeout.DeadlineConfig{}))(t).Handler
-	}, ""},
+	}, "", false},
+	{"webhook", func(t testing.TB) func(http.Handler) http.Handler {
+		mem := must(store.NewMemory(store.MemoryConfig{Registers: 64}))(t)
+		return must(webhook.New(webhook.Config{
+			Scheme: unsigned(), Keys: []webhook.Key{webhook.Secret("01234567")}, MaxBody: 64 << 20, Store: mem, Name: "pairs",
+		}))(t).Handler
+	}, "", true},
+}
+
+// unsigned is a scheme that believes everybody, since the suite does not sign.
+func unsigned() webhook.Scheme {
+	return webhook.Scheme{
+		Name: "unsigned", Methods: []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"},
+		Verify: func(*webhook.Message) (webhook.Result, error) {
+			return webhook.Result{Signed: []byte(rand.Text())}, nil
+		},
+	}
 }
 
 var limits = timeout.Limits{
@@ -61,6 +81,7 @@ func TestEveryPair(t *testing.T) {
 						o, i := outer.new(t), inner.new(t)
 						return func(next http.Handler) http.Handler { return o(i(next)) }
 					},
+					ReadsBody:       outer.reads || inner.reads,
 					RequestHeaders:  []string{outer.header, inner.header},
 					ResponseHeaders: []string{outer.header, inner.header},
 					PanicValue: func(v any) any {

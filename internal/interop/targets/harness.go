@@ -47,6 +47,7 @@ func All() []Measure {
 		reqidMeasures(),
 		storeMeasures(),
 		timeoutMeasures(),
+		webhookMeasures(),
 	)
 }
 
