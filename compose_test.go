@@ -2,6 +2,7 @@ package plainware_test
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"example.com/plainware/reqid"
 	"example.com/plainware/store"
 	"example.com/plainware/timeout"
+	"example.com/plainware/webhook"
 )
 
 // part is a handler of the kit, and what it does by design.
@@ -26,34 +28,51 @@ type part struct {
 	new      func(testing.TB) func(http.Handler) http.Handler
 	request  []string // header fields that it sets in the request
 	response []string // and in the response
+	reads    bool     // reads the whole body before the next handler
 }
 
 var parts = []part{
 	{"reqid", func(t testing.TB) func(http.Handler) http.Handler {
 		return must(reqid.New(reqid.Config{}))(t).Handler
-	}, []string{"X-Request-Id"}, []string{"X-Request-Id"}},
+	}, []string{"X-Request-Id"}, []string{"X-Request-Id"}, false},
 	{"timeout", func(t testing.TB) func(http.Handler) http.Handler {
 		return must(timeout.New(timeout.Config{Limits: limits}))(t).Handler
-	}, nil, nil},
+	}, nil, nil, false},
 	{"timeout-cooperative", func(t testing.TB) func(http.Handler) http.Handler {
 		return must(timeout.New(timeout.Config{Limits: limits, Cooperative: true}))(t).Handler
-	}, nil, nil},
+	}, nil, nil, false},
 	{"deadline", func(t testing.TB) func(http.Handler) http.Handler {
 		return must(timeout.NewDeadline(timeout.DeadlineConfig{}))(t).Handler
-	}, nil, nil},
+	}, nil, nil, false},
 	{"cookies", func(t testing.TB) func(http.Handler) http.Handler {
 		return must(cookies.NewSealed(cookies.Config[string]{Name: "theme", Keys: [][]byte{bytes.Repeat([]byte{1}, 32)}}))(t).Handler
-	}, nil, nil},
+	}, nil, nil, false},
 	{"session", func(t testing.TB) func(http.Handler) http.Handler {
 		mem := must(store.NewMemory(store.MemoryConfig{}))(t)
 		return must(session.New(session.Config[string]{Store: mem, Name: "pair"}))(t).Handler
-	}, nil, nil},
+	}, nil, nil, false},
 	{"ratelimit", func(t testing.TB) func(http.Handler) http.Handler {
 		return must(ratelimit.New(ratelimit.Config{Limit: ratelimit.PerSecond(1_000_000)}))(t).Handler
-	}, nil, []string{"Ratelimit", "Ratelimit-Policy"}},
+	}, nil, []string{"Ratelimit", "Ratelimit-Policy"}, false},
+	{"webhook", func(t testing.TB) func(http.Handler) http.Handler {
+		mem := must(store.NewMemory(store.MemoryConfig{Registers: 64}))(t)
+		return must(webhook.New(webhook.Config{
+			Scheme: unsigned(), Keys: []webhook.Key{webhook.Secret("01234567")}, MaxBody: 64 << 20, Store: mem, Name: "pairs",
+		}))(t).Handler
+	}, nil, nil, true},
 	{"paginate", func(t testing.TB) func(http.Handler) http.Handler {
 		return must(paginate.New(paginate.Config{Mode: paginate.PageNumber}))(t).Handler
-	}, nil, nil},
+	}, nil, nil, false},
+}
+
+// unsigned is a scheme that believes everybody, since the suite does not sign.
+func unsigned() webhook.Scheme {
+	return webhook.Scheme{
+		Name: "unsigned", Methods: []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"},
+		Verify: func(*webhook.Message) (webhook.Result, error) {
+			return webhook.Result{Signed: []byte(rand.Text())}, nil
+		},
+	}
 }
 
 var limits = timeout.Limits{
@@ -82,6 +101,7 @@ func TestEveryPair(t *testing.T) {
 						o, i := outer.new(t), inner.new(t)
 						return func(next http.Handler) http.Handler { return o(i(next)) }
 					},
+					ReadsBody:       outer.reads || inner.reads,
 					RequestHeaders:  slices.Concat(outer.request, inner.request),
 					ResponseHeaders: slices.Concat(outer.response, inner.response),
 					PanicValue: func(v any) any {

@@ -92,6 +92,7 @@ func All() []Measure {
 		sessionMeasures(),
 		storeMeasures(),
 		timeoutMeasures(),
+		webhookMeasures(),
 	)
 }
 

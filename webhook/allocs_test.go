@@ -1,0 +1,46 @@
+//go:build !race
+
+package webhook_test
+
+import (
+	"bytes"
+	"io"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"example.com/plainware/webhook"
+)
+
+// Not with the race detector, under which a sync.Pool forgets at random.
+
+// Beside the body, a delivery costs itself and GetBody; a request without a
+// signature costs nothing.
+func TestAllocs(t *testing.T) {
+	for _, s := range []webhook.Scheme{webhook.Stripe(), webhook.GitHub(), webhook.StandardWebhooks()} {
+		v, o := delivery(t, s)
+		bytesOnly := testing.AllocsPerRun(200, func() {
+			if _, err := v.VerifyBytes(o.Header, o.Body); err != nil {
+				t.Fatal(err)
+			}
+		})
+		r := httptest.NewRequest("POST", "/", nil)
+		r.Header = o.Header
+		reader := bytes.NewReader(o.Body)
+		body := io.NopCloser(reader)
+		whole := testing.AllocsPerRun(200, func() {
+			reader.Reset(o.Body)
+			r.Body, r.ContentLength = body, int64(len(o.Body))
+			if _, err := v.Verify(r); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if bytesOnly > 1 || whole > 3 { // the body, the delivery with its reader, and GetBody
+			t.Errorf("%s: VerifyBytes %v, Verify %v allocations", s.Name, bytesOnly, whole)
+		}
+		bare := httptest.NewRequest("POST", "/", strings.NewReader("x"))
+		if n := testing.AllocsPerRun(200, func() { v.Verify(bare) }); n != 0 {
+			t.Errorf("%s: without a signature %v allocations", s.Name, n)
+		}
+	}
+}

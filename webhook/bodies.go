@@ -1,0 +1,282 @@
+package webhook
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Mailgun is Mailgun, with the HTTP webhook signing key.
+//
+// The signature covers a time and a token, and nothing of the event: whoever
+// has seen one delivery can send another event with it. So a Store is required,
+// in which each token is accepted once, and the event should be looked up with
+// the API before anything depends on it.
+func Mailgun() Scheme {
+	return Scheme{
+		Name: "mailgun", Algorithm: HMACSHA256, Encoding: Hex, NeedsStore: true, EventField: "event-data.id",
+		Verify: verifyMailgun, Sign: signMailgun,
+	}
+}
+
+type mailgunSignature struct {
+	Timestamp string `json:"timestamp"`
+	Token     string `json:"token"`
+	Signature string `json:"signature"`
+}
+
+func verifyMailgun(m *Message) (Result, error) {
+	raw, ok := field(m.Body, "signature")
+	if !ok {
+		return Result{}, ErrNoSignature
+	}
+	var s mailgunSignature
+	if json.Unmarshal(raw, &s) != nil || s.Token == "" || len(s.Token) > 256 {
+		return Result{}, ErrMalformed
+	}
+	sig, err := m.Decode(s.Signature, Hex)
+	if err != nil {
+		return Result{}, err
+	}
+	at, err := m.Time(s.Timestamp, UnixSeconds)
+	if err != nil {
+		return Result{}, err
+	}
+	signed := []byte(s.Timestamp + s.Token)
+	key, err := m.Match(signed, sig)
+	return Result{ID: s.Token, Time: at, Key: key, Signed: signed}, err
+}
+
+func signMailgun(o *Outgoing, k Key) error {
+	var event map[string]json.RawMessage
+	if json.Unmarshal(o.Body, &event) != nil || event == nil {
+		return errors.New("webhook: Outgoing.Body: must be a JSON object")
+	}
+	s := mailgunSignature{Timestamp: strconv.FormatInt(o.Time.Unix(), 10), Token: o.ID}
+	sig, err := k.sign(HMACSHA256, []byte(s.Timestamp+s.Token))
+	if err != nil {
+		return err
+	}
+	s.Signature = hex.EncodeToString(sig)
+	if event["signature"], err = json.Marshal(s); err != nil {
+		return err
+	}
+	o.Body, err = json.Marshal(event)
+	return err
+}
+
+// Adyen is the standard (payment) webhooks of Adyen; the key is for [SecretHex].
+// Each item of a delivery has a signature of its own, and all must be right.
+// Eight fields are signed: pspReference, originalReference, merchantAccountCode,
+// merchantReference, amount, eventCode and success. Whatever else is there is
+// not to be relied on.
+func Adyen() Scheme {
+	return Scheme{Name: "adyen", Algorithm: HMACSHA256, Encoding: Base64, Verify: verifyAdyen, Sign: signAdyen}
+}
+
+type adyenItem struct {
+	PSPReference        string `json:"pspReference"`
+	OriginalReference   string `json:"originalReference"`
+	MerchantAccountCode string `json:"merchantAccountCode"`
+	MerchantReference   string `json:"merchantReference"`
+	Amount              struct {
+		Value    json.Number `json:"value"`
+		Currency string      `json:"currency"`
+	} `json:"amount"`
+	EventCode      string          `json:"eventCode"`
+	Success        json.RawMessage `json:"success"` // "true", and true in some versions
+	AdditionalData struct {
+		Signature string `json:"hmacSignature"`
+	} `json:"additionalData"`
+}
+
+func (i *adyenItem) signed() string {
+	return strings.Join([]string{
+		i.PSPReference, i.OriginalReference, i.MerchantAccountCode, i.MerchantReference,
+		i.Amount.Value.String(), i.Amount.Currency, i.EventCode, strings.Trim(string(i.Success), `"`),
+	}, ":")
+}
+
+// maxAdyenItems bounds the work of one delivery; Adyen sends up to six.
+const maxAdyenItems = 64
+
+func verifyAdyen(m *Message) (Result, error) {
+	var body struct {
+		Items []struct {
+			Item *adyenItem `json:"NotificationRequestItem"`
+		} `json:"notificationItems"`
+	}
+	if json.Unmarshal(m.Body, &body) != nil {
+		return Result{}, ErrMalformed
+	}
+	if len(body.Items) == 0 {
+		return Result{}, ErrNoSignature
+	}
+	if len(body.Items) > maxAdyenItems {
+		return Result{}, ErrMalformed
+	}
+	var res Result
+	for _, i := range body.Items {
+		if i.Item == nil || i.Item.AdditionalData.Signature == "" {
+			return Result{}, ErrNoSignature
+		}
+		sig, err := m.Decode(i.Item.AdditionalData.Signature, Base64)
+		if err != nil {
+			return Result{}, err
+		}
+		signed := i.Item.signed()
+		key, err := m.Match([]byte(signed), sig)
+		if err != nil {
+			return Result{}, err
+		}
+		res.Key = max(res.Key, key)
+		// With its length, so that items cannot be cut another way.
+		res.Signed = append(strconv.AppendInt(res.Signed, int64(len(signed)), 10), ":"+signed...)
+	}
+	return res, nil
+}
+
+func signAdyen(o *Outgoing, k Key) error {
+	var body map[string]json.RawMessage
+	var items []struct {
+		Item map[string]json.RawMessage `json:"NotificationRequestItem"`
+	}
+	if json.Unmarshal(o.Body, &body) != nil || json.Unmarshal(body["notificationItems"], &items) != nil {
+		return errors.New("webhook: Outgoing.Body: must be a JSON object with notificationItems")
+	}
+	for n, i := range items {
+		raw, err := json.Marshal(i.Item)
+		if err != nil {
+			return err
+		}
+		var item adyenItem
+		if err := json.Unmarshal(raw, &item); err != nil || i.Item == nil {
+			return errors.New("webhook: Outgoing.Body: item " + strconv.Itoa(n) + " is not one of Adyen's")
+		}
+		sig, err := k.sign(HMACSHA256, []byte(item.signed()))
+		if err != nil {
+			return err
+		}
+		extra := map[string]json.RawMessage{}
+		if data := i.Item["additionalData"]; data != nil {
+			if err := json.Unmarshal(data, &extra); err != nil {
+				return err
+			}
+		}
+		extra["hmacSignature"], _ = json.Marshal(base64.StdEncoding.EncodeToString(sig))
+		i.Item["additionalData"], _ = json.Marshal(extra)
+	}
+	body["notificationItems"], _ = json.Marshal(items)
+	var err error
+	o.Body, err = json.Marshal(body)
+	return err
+}
+
+// MessageBird is MessageBird (Bird), with the signing key. It signs a JWT with
+// hashes of the URL and the body. How long it is valid is in the JWT.
+func MessageBird() Scheme {
+	return Scheme{
+		Name: "messagebird", Algorithm: HMACSHA256, Encoding: Base64URL, Header: "MessageBird-Signature-JWT", NeedsURL: true,
+		Methods: []string{"POST", "GET"}, Strip: []string{"MessageBird-Signature", "MessageBird-Request-Timestamp"},
+		Verify: verifyMessageBird, Sign: signMessageBird,
+	}
+}
+
+type messageBirdClaims struct {
+	Issuer      string `json:"iss"`
+	NotBefore   int64  `json:"nbf"`
+	Expires     int64  `json:"exp"`
+	ID          string `json:"jti"`
+	URLHash     string `json:"url_hash"`
+	PayloadHash string `json:"payload_hash,omitempty"`
+}
+
+func verifyMessageBird(m *Message) (Result, error) {
+	token, err := m.Value("MessageBird-Signature-JWT")
+	if err != nil {
+		return Result{}, err
+	}
+	signed, text, ok := cutLast(token, ".")
+	head, claims, ok2 := strings.Cut(signed, ".")
+	if !ok || !ok2 || len(token) > 4096 || strings.ContainsAny(token, "\r\n") {
+		return Result{}, ErrMalformed
+	}
+	// RFC 8725 section 3.1: the algorithm is the receiver's choice.
+	var header struct {
+		Alg  string   `json:"alg"`
+		Crit []string `json:"crit"`
+	}
+	if !decodeJWT(head, &header) || header.Alg != "HS256" || header.Crit != nil {
+		return Result{}, ErrMalformed
+	}
+	sig, err := m.Decode(text, Base64URL)
+	if err != nil {
+		return Result{}, err
+	}
+	key, err := m.Match([]byte(signed), sig)
+	if err != nil {
+		return Result{}, err
+	}
+	var c messageBirdClaims
+	if !decodeJWT(claims, &c) || c.Issuer != "MessageBird" || c.Expires == 0 {
+		return Result{}, ErrMalformed
+	}
+	now := m.Now()
+	switch {
+	case !now.Before(time.Unix(c.Expires, 0)):
+		return Result{}, ErrTooOld
+	case now.Before(time.Unix(c.NotBefore, 0)):
+		return Result{}, ErrTooNew
+	}
+	if !sameHash(c.URLHash, []byte(m.URL)) || (c.PayloadHash != "" || len(m.Body) > 0) && !sameHash(c.PayloadHash, m.Body) {
+		return Result{}, ErrMismatch
+	}
+	return Result{ID: c.ID, Time: time.Unix(c.NotBefore, 0), Key: key, Signed: []byte(signed)}, nil
+}
+
+func cutLast(s, sep string) (before, after string, ok bool) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(sep):], true
+}
+
+func decodeJWT(part string, v any) bool {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(part)
+	return err == nil && json.Unmarshal(b, v) == nil
+}
+
+func sameHash(text string, b []byte) bool {
+	sum := sha256.Sum256(b)
+	return subtle.ConstantTimeCompare([]byte(text), []byte(hex.EncodeToString(sum[:]))) == 1
+}
+
+func signMessageBird(o *Outgoing, k Key) error {
+	sum := sha256.Sum256([]byte(o.URL))
+	c := messageBirdClaims{
+		Issuer: "MessageBird", NotBefore: o.Time.Unix(), Expires: o.Time.Add(time.Minute).Unix(), ID: o.ID,
+		URLHash: hex.EncodeToString(sum[:]),
+	}
+	if len(o.Body) > 0 {
+		sum = sha256.Sum256(o.Body)
+		c.PayloadHash = hex.EncodeToString(sum[:])
+	}
+	claims, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	b := []byte(`{"alg":"HS256","typ":"JWT"}`)
+	token := base64.RawURLEncoding.EncodeToString(b) + "." + base64.RawURLEncoding.EncodeToString(claims)
+	mac := hmac.New(sha256.New, k.secret)
+	mac.Write([]byte(token))
+	o.Header.Set("MessageBird-Signature-JWT", token+"."+base64.RawURLEncoding.EncodeToString(mac.Sum(nil)))
+	return nil
+}

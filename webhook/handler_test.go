@@ -1,0 +1,383 @@
+package webhook_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"example.com/plainware/internal/memnet"
+	"example.com/plainware/store"
+	"example.com/plainware/store/storetest"
+	"example.com/plainware/webhook"
+)
+
+// endpoint is a verifier with a replay guard in front of a handler that can be
+// told what to do.
+type endpoint struct {
+	t      *testing.T
+	v      *webhook.Verifier
+	handle func(http.ResponseWriter, *http.Request)
+	ran    atomic.Int32
+	log    bytes.Buffer
+}
+
+func newEndpoint(t *testing.T, s store.Store, edit func(*webhook.Config)) *endpoint {
+	t.Helper()
+	e := &endpoint{t: t, handle: func(http.ResponseWriter, *http.Request) {}}
+	c := config(webhook.GitHub(), secret)
+	c.Store, c.Name, c.Logger = s, "gh", slog.New(slog.NewTextHandler(&e.log, nil))
+	if edit != nil {
+		edit(&c)
+	}
+	e.v = newVerifier(t, c)
+	return e
+}
+
+// send sends a delivery whose body is text and expects a status.
+func (e *endpoint) send(text string, want int, edit ...func(*http.Request)) *httptest.ResponseRecorder {
+	e.t.Helper()
+	r := signed(e.t, webhook.GitHub(), webhook.Secret(secret), webhook.Outgoing{Body: []byte(text)})
+	for _, f := range edit {
+		f(r)
+	}
+	w := httptest.NewRecorder()
+	func() {
+		defer func() {
+			if v := recover(); v != nil {
+				w.WriteHeader(599) // what tells a panic here
+			}
+		}()
+		e.v.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			e.ran.Add(1)
+			e.handle(w, r)
+		})).ServeHTTP(w, r)
+	}()
+	if w.Code != want {
+		e.t.Errorf("%q: status %d, want %d", text, w.Code, want)
+	}
+	return w
+}
+
+func (e *endpoint) wantRuns(n int32) {
+	e.t.Helper()
+	if got := e.ran.Load(); got != n {
+		e.t.Errorf("the handler ran %d times, want %d", got, n)
+	}
+}
+
+// webhook 19: the repetition of a delivery that was handled is answered with
+// 200 and an empty body, and not handled.
+// webhook 20: also with another ID in a header that is not signed.
+func TestReplay(t *testing.T) {
+	var rejected []error
+	e := newEndpoint(t, newMemory(t), func(c *webhook.Config) {
+		c.OnReject = func(_ *http.Request, err error) { rejected = append(rejected, err) }
+	})
+	e.handle = func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(202); io.WriteString(w, "taken") }
+	id := func(id string) func(*http.Request) {
+		return func(r *http.Request) { r.Header.Set("X-Github-Delivery", id) }
+	}
+	e.send("a", 202, id("1"))
+	if w := e.send("a", 200, id("1")); w.Body.Len() != 0 {
+		t.Errorf("body %q", w.Body)
+	}
+	e.send("a", 200, id("2"))
+	e.wantRuns(1)
+	e.send("b", 202)
+	e.wantRuns(2)
+	if len(rejected) != 2 || !errors.Is(rejected[0], webhook.ErrDuplicate) {
+		t.Errorf("OnReject got %v", rejected)
+	}
+}
+
+// webhook 21: while the handler runs, a repetition gets 409 with Retry-After.
+func TestInFlight(t *testing.T) {
+	for _, p := range memnet.Protos() {
+		t.Run(p.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEndpoint(t, newMemory(t), nil)
+				var runs atomic.Int32
+				s := memnet.Serve(t, p, &http.Server{Handler: e.v.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+					runs.Add(1)
+					time.Sleep(time.Second)
+				}))})
+				send := func() *http.Response {
+					o := &webhook.Outgoing{Body: []byte(event)}
+					if err := webhook.Sign(webhook.GitHub(), o, webhook.Secret(secret)); err != nil {
+						t.Error(err)
+					}
+					r, _ := http.NewRequestWithContext(t.Context(), "POST", s.URL, bytes.NewReader(o.Body))
+					r.Header = o.Header
+					res, err := s.Client.Do(r)
+					if err != nil {
+						t.Error(err)
+						return &http.Response{}
+					}
+					res.Body.Close()
+					return res
+				}
+				first := make(chan int)
+				go func() { first <- send().StatusCode }()
+				time.Sleep(time.Second / 2)
+				if res := send(); res.StatusCode != 409 || res.Header.Get("Retry-After") != "5" {
+					t.Errorf("status %d, Retry-After %q", res.StatusCode, res.Header.Get("Retry-After"))
+				}
+				if code := <-first; code != 200 {
+					t.Errorf("first: status %d", code)
+				}
+				if res := send(); res.StatusCode != 200 || runs.Load() != 1 {
+					t.Errorf("status %d, %d runs", res.StatusCode, runs.Load())
+				}
+			})
+		})
+	}
+}
+
+// webhook 22: after a failure or a panic the next delivery is handled.
+func TestReleased(t *testing.T) {
+	e := newEndpoint(t, newMemory(t), nil)
+	for _, code := range []int{500, 503, 400, 404, 429} {
+		e.handle = func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(code) }
+		e.send("a", code)
+	}
+	e.handle = func(w http.ResponseWriter, r *http.Request) { panic("no") }
+	e.send("a", 599)
+	e.handle = func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) }
+	e.send("a", 599)
+	e.wantRuns(7)
+	e.handle = func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/", 302) }
+	e.send("a", 302)
+	e.send("a", 200)
+	e.wantRuns(8)
+}
+
+// webhook 23: a handler that took longer than its lease does not undo what
+// another one, which took over, has done.
+func TestLeaseLost(t *testing.T) {
+	for _, late := range []int{200, 500} {
+		synctest.Test(t, func(t *testing.T) {
+			e := newEndpoint(t, newMemory(t), func(c *webhook.Config) { c.Lease = time.Second })
+			end := make(chan int)
+			done := make(chan struct{})
+			e.handle = func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(<-end) }
+			go func() { e.send("a", late); close(done) }()
+			synctest.Wait()
+			time.Sleep(2 * time.Second)
+			second := make(chan struct{})
+			go func() { e.send("a", 200); close(second) }()
+			synctest.Wait()
+			e.wantRuns(2)
+			end <- late // one of the two: both wait
+			synctest.Wait()
+			select {
+			case <-done: // the late one has ended first
+				e.send("a", 409)
+				end <- 200
+				<-second
+			case <-second:
+				if late != 200 {
+					return
+				}
+				e.send("a", 200)
+				end <- late
+				<-done
+			}
+			e.send("a", 200)
+			e.wantRuns(2)
+			if !strings.Contains(e.log.String(), "longer than the lease") {
+				t.Errorf("log %q", e.log.String())
+			}
+		})
+	}
+}
+
+// A delivery of a process that died is handled again after the lease, and
+// forgotten after Keep.
+func TestLeaseAndKeepEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEndpoint(t, newMemory(t), func(c *webhook.Config) { c.Keep = time.Hour })
+		e.send("a", 200)
+		time.Sleep(time.Hour - time.Second)
+		e.send("a", 200)
+		e.wantRuns(1)
+		time.Sleep(2 * time.Second)
+		e.send("a", 200)
+		e.wantRuns(2)
+	})
+}
+
+// webhook 24: without an answer of the store the handler does not run.
+func TestStoreFails(t *testing.T) {
+	down := errors.New("connection refused")
+	for name, f := range map[string]storetest.Fault{"before": {Before: down}, "after": {After: down}} {
+		t.Run(name, func(t *testing.T) {
+			var broken atomic.Bool
+			broken.Store(true)
+			s := storetest.Faulty(newMemory(t), func(c storetest.Call) storetest.Fault {
+				if c.Method == "CompareAndSwap" && broken.CompareAndSwap(true, false) {
+					return f
+				}
+				return storetest.Fault{}
+			})
+			e := newEndpoint(t, s, nil)
+			if w := e.send("a", 503); w.Header().Get("Retry-After") == "" || strings.Contains(w.Body.String(), "refused") {
+				t.Errorf("%v %s", w.Header(), w.Body)
+			}
+			e.wantRuns(0)
+			e.send("a", 200) // what the failed call may have claimed was given back
+			e.wantRuns(1)
+		})
+	}
+	t.Run("at the end", func(t *testing.T) {
+		var n atomic.Int32
+		s := storetest.Faulty(newMemory(t), func(c storetest.Call) storetest.Fault {
+			if c.Method == "CompareAndSwap" && n.Add(1) == 2 {
+				return storetest.Fault{Before: down}
+			}
+			return storetest.Fault{}
+		})
+		e := newEndpoint(t, s, nil)
+		e.send("a", 200)
+		e.send("a", 409)
+		if !strings.Contains(e.log.String(), "refused") {
+			t.Errorf("log %q", e.log.String())
+		}
+	})
+	t.Run("reading", func(t *testing.T) {
+		s := storetest.Faulty(newMemory(t), func(c storetest.Call) storetest.Fault {
+			if c.Method == "Get" {
+				return storetest.Fault{Before: down}
+			}
+			return storetest.Fault{}
+		})
+		e := newEndpoint(t, s, nil)
+		e.send("a", 200)
+		e.send("a", 503)
+		e.wantRuns(1)
+	})
+}
+
+// webhook 35: a client that leaves in the middle of the body starts nothing
+// and leaves no claim.
+func TestClientLeaves(t *testing.T) {
+	for _, p := range memnet.Protos() {
+		t.Run(p.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				mem := newMemory(t)
+				e := newEndpoint(t, mem, nil)
+				s := memnet.Serve(t, p, &http.Server{Handler: e.v.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+					e.ran.Add(1)
+				}))})
+				ctx, leave := context.WithCancel(t.Context())
+				o := &webhook.Outgoing{Body: []byte(event)}
+				if err := webhook.Sign(webhook.GitHub(), o, webhook.Secret(secret)); err != nil {
+					t.Fatal(err)
+				}
+				body, w := io.Pipe()
+				r, _ := http.NewRequestWithContext(ctx, "POST", s.URL, body)
+				r.Header = o.Header
+				r.ContentLength = int64(len(event))
+				go func() {
+					w.Write([]byte(event[:5]))
+					time.Sleep(time.Second)
+					leave()
+					w.CloseWithError(io.ErrClosedPipe)
+				}()
+				if res, err := s.Client.Do(r); err == nil {
+					t.Errorf("status %d", res.StatusCode)
+				}
+				synctest.Wait()
+				e.wantRuns(0)
+				if n := mem.Stats().Values; n != 0 {
+					t.Errorf("%d values in the store", n)
+				}
+			})
+		})
+	}
+}
+
+// Endpoints of another name, and deliveries with another Key, are strangers.
+func TestNames(t *testing.T) {
+	mem := newMemory(t)
+	a, b := newEndpoint(t, mem, nil), newEndpoint(t, mem, func(c *webhook.Config) { c.Name = "other" })
+	again := newEndpoint(t, mem, nil)
+	constant := newEndpoint(t, mem, func(c *webhook.Config) { c.Key = func(d *webhook.Delivery) string { return string(d.Body[:1]) } })
+	a.send("x", 200)
+	b.send("x", 200)
+	again.send("x", 200)
+	again.wantRuns(0)
+	b.wantRuns(1)
+	constant.send("x1", 200)
+	constant.send("x2", 200)
+	constant.send("y", 200)
+	constant.wantRuns(2)
+}
+
+// The delivery is in the context: the instance's own, and the innermost.
+func TestContext(t *testing.T) {
+	outer, inner := newVerifier(t, config(webhook.GitHub(), secret)), newVerifier(t, config(webhook.Gitea(), secret))
+	r := signed(t, webhook.GitHub(), webhook.Secret(secret), webhook.Outgoing{})
+	r.Header.Set("X-Gitea-Signature", strings.TrimPrefix(r.Header.Get("X-Hub-Signature-256"), "sha256="))
+	ran := false
+	outer.Handler(inner.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ran = true
+		a, ok1 := outer.From(r.Context())
+		b, ok2 := inner.From(r.Context())
+		c, ok3 := webhook.FromContext(r.Context())
+		if !ok1 || !ok2 || !ok3 || a.Scheme != "github" || b.Scheme != "gitea" || c != b || string(a.Body) != event {
+			t.Errorf("%+v, %+v, %+v", a, b, c)
+		}
+	}))).ServeHTTP(httptest.NewRecorder(), r)
+	if !ran {
+		t.Error("the handler did not run")
+	}
+	if _, ok := outer.From(context.Background()); ok {
+		t.Error("a delivery in an empty context")
+	}
+	if _, ok := webhook.FromContext(context.Background()); ok {
+		t.Error("a delivery in an empty context")
+	}
+	d := &webhook.Delivery{Scheme: "test"}
+	if got, ok := webhook.FromContext(webhook.NewContext(t.Context(), d)); !ok || got != d || d.ReplayKey() == [32]byte{} {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestNilHandler(t *testing.T) {
+	defer func() {
+		if v := recover(); v != "webhook: nil handler" {
+			t.Errorf("panic %v", v)
+		}
+	}()
+	newVerifier(t, config(webhook.GitHub(), secret)).Handler(nil)
+}
+
+// What New was given can be changed afterwards.
+func TestConfigIsCopied(t *testing.T) {
+	c := config(webhook.GitHub(), secret)
+	v := newVerifier(t, c)
+	c.Keys[0] = webhook.Secret(secret2)
+	if _, err := v.Verify(signed(t, webhook.GitHub(), webhook.Secret(secret), webhook.Outgoing{})); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestErrorHandler(t *testing.T) {
+	c := config(webhook.GitHub(), secret)
+	c.ErrorHandler = func(w http.ResponseWriter, r *http.Request, err error) {
+		if !errors.Is(err, webhook.ErrNoSignature) || w.Header().Get("Www-Authenticate") != "Signature" {
+			t.Errorf("%v, %v", err, w.Header())
+		}
+		w.WriteHeader(418)
+	}
+	refused(t, newVerifier(t, c), httptest.NewRequest("POST", "/", strings.NewReader(event)), 418)
+}

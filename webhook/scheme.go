@@ -1,0 +1,373 @@
+package webhook
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Scheme describes how a provider signs. It is plain data that [New] reads
+// once: take a preset and change what differs, or write your own. Providers
+// whose signature cannot be described have a function in Verify.
+type Scheme struct {
+	// Name is part of replay keys and of [Delivery]: lower-case letters,
+	// digits and "-". Required.
+	Name string
+
+	// Algorithm and Encoding are those of the signature. Required, unless
+	// Verify is set.
+	Algorithm Algorithm
+	Encoding  Encoding
+
+	// Header is the field with the signature, and Format what else is in it.
+	// A delivery has exactly one line of it. Required, unless Verify is set.
+	Header string
+	Format Format
+
+	// AlsoHeader is a second field for signatures of the same form. Then one
+	// of the two is enough. "" is none.
+	AlsoHeader string
+
+	// TimeHeader is the field with the time of signing, and TimeFormat how it
+	// is written. With [Pairs] and [TimeList] the time is in Header instead.
+	// TimeField is a member of the JSON body, a number, for providers that put
+	// it there.
+	TimeHeader string
+	TimeField  string
+	TimeFormat TimeFormat
+
+	// IDHeader is the field with the ID of the delivery. Only one that is
+	// signed is worth reading.
+	IDHeader string
+
+	// Signed is what the signature covers: text with {body}, {id}, {time},
+	// {method}, {url} and {url-hubspot} in it, as in "{id}.{time}.{body}". Time
+	// and ID are the header's text as received; {url} is made of [Config.URL], and
+	// {url-hubspot} is that with twelve of its percent-encodings decoded. The
+	// body must be in it. Required, unless Verify is set. For [Token], which signs
+	// nothing, it is what makes two deliveries the same.
+	Signed string
+
+	// Require lists fields that must have one line with this very value, such
+	// as the version of the signature. nil is none.
+	Require map[string]string
+
+	// Tolerance is how far the signed time may be from now, in either
+	// direction. Zero is no check.
+	Tolerance time.Duration
+
+	// MinSecret is the shortest secret that New accepts, in bytes. Zero is 8.
+	MinSecret int
+
+	// Methods are those of deliveries. nil is POST.
+	Methods []string
+
+	// NeedsURL says that a Verify of its own reads [Message.URL], so that
+	// [Config.URL] is required.
+	NeedsURL bool
+
+	// NeedsStore says that [Config.Store] is required, because a delivery that
+	// was captured can be sent again with another body.
+	NeedsStore bool
+
+	// EventField is the member of the JSON body with the provider's ID of the
+	// event, for [Delivery.EventID]. Dots lead into objects: "event.id".
+	EventField string
+
+	// Strip lists fields that [Config.StripHeaders] removes beside those of
+	// the signature.
+	Strip []string
+
+	// NoKeys says that a Verify of its own has the keys, and [Config.Keys] must
+	// be empty.
+	NoKeys bool
+
+	// Verify verifies in place of all the above that concerns the signature.
+	// Header is still checked first where it is not "". It is called
+	// concurrently.
+	Verify func(*Message) (Result, error)
+
+	// Sign is the counterpart of Verify for [Sign].
+	Sign func(*Outgoing, Key) error
+
+	// Challenge returns the answer to a verified delivery by which the
+	// provider tests the endpoint, or nil if it is an event. nil is none.
+	Challenge func(*Message, *Delivery) *Answer
+
+	// Probe answers GET requests, which are not signed, where the provider
+	// tests the endpoint so. Its error is the answer otherwise. nil is none,
+	// and GET is not allowed.
+	Probe func(*Message) (*Answer, error)
+
+	// err is what is wrong with the arguments of a preset.
+	err error
+}
+
+// Algorithm is how a signature is made.
+type Algorithm uint8
+
+// The algorithms. Those whose names end in Legacy are for providers that have
+// nothing better: no preset falls back to one.
+const (
+	HMACSHA256         Algorithm = iota + 1 // RFC 2104
+	HMACSHA512                              // RFC 2104
+	HMACSHA1Legacy                          // RFC 2104
+	SHA256Legacy                            // SHA-256 of the secret followed by what is signed
+	Ed25519                                 // RFC 8032
+	ECDSAP256SHA256                         // ASN.1 DER, as of RFC 3279 section 2.2.3
+	ECDSAP256SHA256Raw                      // r and s in 64 bytes, as of RFC 9421 section 3.3.4
+	RSASHA256                               // PKCS #1 v1.5, RFC 8017 section 8.2
+	RSASHA1Legacy                           // PKCS #1 v1.5
+	RSAPSSSHA512                            // RFC 8017 section 8.1, salt of 64 bytes
+	Token                                   // the secret itself; protects no byte of the request
+	TokenSHA256                             // SHA-256 of the secret; the same
+)
+
+// Encoding is how the bytes of a signature are written.
+type Encoding uint8
+
+// The encodings. Each is taken in its one canonical form, but hex digits may
+// be in either case.
+const (
+	Hex       Encoding = iota + 1
+	Base64             // RFC 4648 section 4, padded
+	Base64URL          // RFC 4648 section 5, without padding
+	Text               // as it is, for Token
+)
+
+// TimeFormat is how a time is written.
+type TimeFormat uint8
+
+// The formats. Numbers are 1 to 16 digits without a sign or a leading zero.
+const (
+	UnixSeconds TimeFormat = iota + 1
+	UnixMillis
+	RFC3339
+)
+
+// Format says what is in the signature's header field. The zero Format is a
+// signature and nothing else.
+type Format struct {
+	kind               formatKind
+	prefix, sep, timed string
+}
+
+type formatKind uint8
+
+const (
+	bare formatKind = iota
+	prefixed
+	pairs
+	list
+	timeList
+)
+
+// Prefixed is a signature after a fixed text: "sha256=".
+func Prefixed(prefix string) Format { return Format{kind: prefixed, prefix: prefix} }
+
+// Pairs is names with values, separated by sep: "t=1700000000,v1=…,v0=…". The
+// time has the name time, once; signatures have the name sig, one or more.
+// Pairs with other names are ignored, spaces around a pair too.
+func Pairs(sep, time, sig string) Format {
+	return Format{kind: pairs, sep: sep, timed: time, prefix: sig}
+}
+
+// List is signatures, separated by sep, each with the prefix: "v1,… v1,…".
+// Those with another prefix are ignored.
+func List(sep, prefix string) Format { return Format{kind: list, sep: sep, prefix: prefix} }
+
+// TimeList is the time and then signatures, separated by commas.
+func TimeList() Format { return Format{kind: timeList, sep: ","} }
+
+// piece is a part of what is signed: a literal, or a value in braces.
+type piece struct {
+	literal string
+	name    string
+}
+
+// compiled is a scheme that was checked, with canonical header names.
+type compiled struct {
+	Scheme
+	before, after []piece // of Signed, around the body
+	needsURL      bool
+	sigSize       int // 0 varies
+	headers       []string
+	require       [][2]string
+	strip         []string
+}
+
+// compile checks s. The errors do not name the Config's field.
+func (s Scheme) compile() (*compiled, error) {
+	var errs []error
+	if s.err != nil {
+		errs = append(errs, s.err)
+	}
+	bad := func(field, what string, got any) {
+		errs = append(errs, fmt.Errorf("webhook: Scheme.%s: %s (got %q)", field, what, got))
+	}
+	c := &compiled{Scheme: s, needsURL: s.NeedsURL}
+	if !validName(s.Name) {
+		bad("Name", "must be 1 to 64 lower-case letters, digits and hyphens", s.Name)
+	}
+	name := func(field, value string) string {
+		if value == "" {
+			return ""
+		}
+		if !isToken(value) {
+			bad(field, "is not a header field name", value)
+		}
+		return http.CanonicalHeaderKey(value)
+	}
+	c.Header, c.AlsoHeader = name("Header", s.Header), name("AlsoHeader", s.AlsoHeader)
+	c.TimeHeader, c.IDHeader = name("TimeHeader", s.TimeHeader), name("IDHeader", s.IDHeader)
+	for _, h := range []string{c.Header, c.AlsoHeader} {
+		if h != "" {
+			c.headers = append(c.headers, h)
+		}
+	}
+	for k, v := range s.Require {
+		c.require = append(c.require, [2]string{name("Require", k), v})
+	}
+	for _, k := range s.Strip {
+		c.strip = append(c.strip, name("Strip", k))
+	}
+	c.strip = append(c.strip, c.headers...)
+	if s.Tolerance < 0 {
+		bad("Tolerance", "must not be negative", s.Tolerance.String())
+	}
+	if s.MinSecret < 0 {
+		bad("MinSecret", "must not be negative", fmt.Sprint(s.MinSecret))
+	}
+	if c.MinSecret == 0 {
+		c.MinSecret = 8
+	}
+	if len(s.Methods) == 0 {
+		c.Methods = []string{http.MethodPost}
+	} else {
+		c.Methods = append([]string(nil), s.Methods...)
+	}
+	if s.Verify != nil {
+		return c, errors.Join(errs...)
+	}
+
+	if s.Header == "" {
+		bad("Header", "is required", "")
+	}
+	if s.Algorithm < HMACSHA256 || s.Algorithm > TokenSHA256 {
+		bad("Algorithm", "is not one", fmt.Sprint(s.Algorithm))
+	}
+	if s.Encoding < Hex || s.Encoding > Text {
+		bad("Encoding", "is not one", fmt.Sprint(s.Encoding))
+	}
+	c.sigSize = s.Algorithm.size()
+	var err error
+	if c.before, c.after, err = template(s.Signed); err != nil {
+		bad("Signed", err.Error(), s.Signed)
+	}
+	uses := func(what string) bool {
+		for _, p := range append(append([]piece(nil), c.before...), c.after...) {
+			if p.name == what {
+				return true
+			}
+		}
+		return false
+	}
+	if uses("url") || uses("url-hubspot") {
+		c.needsURL = true
+	}
+	inHeader := s.Format.kind == pairs || s.Format.kind == timeList
+	hasTime := inHeader || s.TimeHeader != "" || s.TimeField != ""
+	switch {
+	case hasTime && (s.TimeFormat < UnixSeconds || s.TimeFormat > RFC3339):
+		bad("TimeFormat", "is required where there is a time", fmt.Sprint(s.TimeFormat))
+	case !hasTime && uses("time"):
+		bad("Signed", "has a {time}, and there is none", s.Signed)
+	case !hasTime && s.Tolerance > 0:
+		bad("Tolerance", "there is no time to judge", s.Tolerance.String())
+	case hasTime && s.TimeField == "" && !uses("time"):
+		bad("Signed", "must cover the time", s.Signed)
+	}
+	if (s.IDHeader != "") != uses("id") {
+		bad("IDHeader", "must be set exactly where Signed has an {id}", s.IDHeader)
+	}
+	return c, errors.Join(errs...)
+}
+
+// size is the length of a signature in bytes, or 0 where it varies.
+func (a Algorithm) size() int {
+	switch a {
+	case HMACSHA256, SHA256Legacy, TokenSHA256:
+		return 32
+	case HMACSHA512, Ed25519, ECDSAP256SHA256Raw:
+		return 64
+	case HMACSHA1Legacy:
+		return 20
+	}
+	return 0
+}
+
+// template splits s at {body}.
+func template(s string) (before, after []piece, err error) {
+	if s == "" {
+		return nil, nil, errors.New("is required")
+	}
+	out, body := &before, false
+	for s != "" {
+		text, rest, found := strings.Cut(s, "{")
+		if strings.Contains(text, "}") {
+			return nil, nil, errors.New("has a brace that belongs to nothing")
+		}
+		if text != "" {
+			*out = append(*out, piece{literal: text})
+		}
+		if !found {
+			break
+		}
+		name, tail, closed := strings.Cut(rest, "}")
+		if !closed {
+			return nil, nil, errors.New("has a brace that belongs to nothing")
+		}
+		s = tail
+		switch name {
+		case "body":
+			if body {
+				return nil, nil, errors.New("has more than one {body}")
+			}
+			body, out = true, &after
+		case "id", "time", "method", "url", "url-hubspot":
+			*out = append(*out, piece{name: name})
+		default:
+			return nil, nil, errors.New("has an unknown name in braces")
+		}
+	}
+	if !body {
+		return nil, nil, errors.New("must cover the {body}")
+	}
+	return before, after, nil
+}
+
+func validName(s string) bool {
+	if s == "" || len(s) > 64 {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+// isToken reports whether s is a token of RFC 9110, section 5.6.2.
+func isToken(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		letter := c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9'
+		if !letter && !strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c)) {
+			return false
+		}
+	}
+	return s != ""
+}
