@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"example.com/plainware/forwardauth"
 	"example.com/plainware/internal/memnet"
 	"example.com/plainware/internal/mwtest"
 	"example.com/plainware/reqid"
@@ -33,6 +34,22 @@ var parts = []part{
 	{"deadline", func(t testing.TB) func(http.Handler) http.Handler {
 		return must(timeout.NewDeadline(timeout.DeadlineConfig{}))(t).Handler
 	}, ""},
+	{"forwardauth", func(t testing.TB) func(http.Handler) http.Handler {
+		return must(forwardauth.New(decisions))(t).Handler
+	}, "Remote-User"},
+}
+
+// asked is a decision service that allows everything. The suite sends paths
+// that forwardauth refuses by default.
+type asked struct{}
+
+func (asked) RoundTrip(r *http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: 200, Header: http.Header{"Remote-User": {"ada"}}, Body: http.NoBody, Request: r}, nil
+}
+
+var decisions = forwardauth.Config{
+	URL: "http://auth.example/verify", Base: asked{}, InsecureAmbiguousPaths: true,
+	CopyHeaders: []forwardauth.HeaderCopy{{From: "Remote-User"}},
 }
 
 var limits = timeout.Limits{
