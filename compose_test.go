@@ -12,6 +12,7 @@ import (
 
 	"example.com/plainware/cookies"
 	"example.com/plainware/cookies/session"
+	"example.com/plainware/forwardauth"
 	"example.com/plainware/internal/memnet"
 	"example.com/plainware/internal/mwtest"
 	"example.com/plainware/paginate"
@@ -51,6 +52,9 @@ var parts = []part{
 		mem := must(store.NewMemory(store.MemoryConfig{}))(t)
 		return must(session.New(session.Config[string]{Store: mem, Name: "pair"}))(t).Handler
 	}, nil, nil, false},
+	{"forwardauth", func(t testing.TB) func(http.Handler) http.Handler {
+		return must(forwardauth.New(decisions))(t).Handler
+	}, []string{"Remote-User"}, nil, false},
 	{"ratelimit", func(t testing.TB) func(http.Handler) http.Handler {
 		return must(ratelimit.New(ratelimit.Config{Limit: ratelimit.PerSecond(1_000_000)}))(t).Handler
 	}, nil, []string{"Ratelimit", "Ratelimit-Policy"}, false},
@@ -63,6 +67,19 @@ var parts = []part{
 	{"paginate", func(t testing.TB) func(http.Handler) http.Handler {
 		return must(paginate.New(paginate.Config{Mode: paginate.PageNumber}))(t).Handler
 	}, nil, nil, false},
+}
+
+// asked is a decision service that allows everything. The suite sends paths
+// that forwardauth refuses by default.
+type asked struct{}
+
+func (asked) RoundTrip(r *http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: 200, Header: http.Header{"Remote-User": {"ada"}}, Body: http.NoBody, Request: r}, nil
+}
+
+var decisions = forwardauth.Config{
+	URL: "http://auth.example/verify", Base: asked{}, InsecureAmbiguousPaths: true,
+	CopyHeaders: []forwardauth.HeaderCopy{{From: "Remote-User"}},
 }
 
 // unsigned is a scheme that believes everybody, since the suite does not sign.

@@ -86,6 +86,7 @@ type Peer struct {
 func All() []Measure {
 	return slices.Concat(
 		cookiesMeasures(),
+		forwardauthMeasures(),
 		paginateMeasures(),
 		ratelimitMeasures(),
 		reqidMeasures(),

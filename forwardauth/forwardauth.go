@@ -1,0 +1,282 @@
+package forwardauth
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Middleware asks the decision service. It is safe for concurrent use.
+type Middleware struct {
+	cfg    Config
+	url    *url.URL
+	base   http.RoundTripper
+	own    *http.Transport // base, where it is not the user's
+	names  []string        // what is sent as it is
+	copies []headerCopy
+	deny   []string // canonical, beside denyFields
+	mark   string   // of this service, see loopMark
+	log    *slog.Logger
+	cache  *cache
+	pool   sync.Pool // of *hasher
+}
+
+// headerCopy is a HeaderCopy with what is computed once.
+type headerCopy struct {
+	from, to, folded string
+}
+
+// New returns a Middleware. The error lists every field that is wrong.
+func New(c Config) (*Middleware, error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	u, err := url.Parse(c.URL)
+	if err != nil {
+		return nil, err
+	}
+	if c.Timeout == 0 {
+		c.Timeout = defaultTimeout
+	}
+	if c.MaxResponse == 0 {
+		c.MaxResponse = defaultMaxResponse
+	}
+	if c.Allow == nil {
+		c.Allow = func(int) bool { return true }
+		if c.Mode == Envoy {
+			c.Allow = func(status int) bool { return status == http.StatusOK }
+		}
+	}
+	if c.ErrorHandler == nil {
+		c.ErrorHandler = WriteError
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	c.TrustedProxies = slices.Clone(c.TrustedProxies)
+	c.RequestCookies = slices.Clone(c.RequestCookies)
+	m := &Middleware{cfg: c, url: u, base: c.Base, names: forwardNames(c.RequestHeaders), log: c.Logger}
+	for _, h := range c.CopyHeaders {
+		from, to := http.CanonicalHeaderKey(h.From), http.CanonicalHeaderKey(h.to())
+		m.copies = append(m.copies, headerCopy{from, to, fold(to)})
+	}
+	for _, name := range c.DenyHeaders {
+		m.deny = append(m.deny, http.CanonicalHeaderKey(name))
+	}
+	m.cfg.RequestHeaders, m.cfg.CopyHeaders, m.cfg.DenyHeaders = nil, nil, nil
+	// All instances for one service share the mark, in whichever process.
+	sum := sha256.Sum256([]byte(c.URL))
+	m.mark = hex.EncodeToString(sum[:8])
+	if m.base == nil {
+		m.own = &http.Transport{
+			Protocols:              new(http.Protocols),
+			MaxIdleConns:           100,
+			MaxIdleConnsPerHost:    100,
+			IdleConnTimeout:        90 * time.Second,
+			TLSHandshakeTimeout:    10 * time.Second,
+			DisableCompression:     true,
+			MaxResponseHeaderBytes: 256 << 10,
+		}
+		m.own.Protocols.SetHTTP1(true)
+		m.own.Protocols.SetHTTP2(true)
+		m.base = m.own
+	}
+	if c.Cache != nil {
+		m.cache = newCache(*c.Cache, m.fingerprint())
+		m.pool.New = func() any { return m.cache.newHasher() }
+		m.cfg.Cache = nil
+	}
+	return m, nil
+}
+
+// Close closes the idle connections to the service. It does nothing where
+// Config.Base was set, since that is the caller's. It returns nil, and may be
+// called twice; the middleware can be used afterwards.
+func (m *Middleware) Close() error {
+	if m.own != nil {
+		m.own.CloseIdleConnections()
+	}
+	return nil
+}
+
+// Handler returns a handler that calls next for the requests that the service
+// allows. It panics if next is nil.
+func (m *Middleware) Handler(next http.Handler) http.Handler {
+	if next == nil {
+		panic("forwardauth: nil handler")
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		m.serve(next, w, r)
+	})
+}
+
+func (m *Middleware) serve(next http.Handler, w http.ResponseWriter, r *http.Request) {
+	s := &state{Context: r.Context()}
+	inner := r.WithContext(s)
+	inner.Header = m.strip(r.Header)
+	m.stripTrailer(r, inner)
+
+	if m.cfg.Skip == nil || !m.cfg.Skip(inner) {
+		a, id, err := m.judge(&s.question, r, inner)
+		switch {
+		case err != nil:
+			m.refuse(w, r, &s.question, err)
+			return
+		case a != nil && !a.allowed:
+			m.writeDenial(w, &s.question, a)
+			return
+		}
+		s.question = question{} // or the body would be held until the end
+		s.owner, s.id = m, id
+		m.present(inner.Header, id.Header)
+		if a != nil {
+			if lines := m.cfg.SuccessCookies.pick(a.header["Set-Cookie"]); len(lines) > 0 {
+				next = cookieHandler{next, lines}
+			}
+		}
+	}
+
+	// Deferred, so that whoever recovers from a panic of next sees the pattern,
+	// and the server finds the temporary files that it has to remove.
+	defer func() {
+		r.Pattern = inner.Pattern
+		if r.MultipartForm == nil {
+			r.MultipartForm = inner.MultipartForm
+		}
+	}()
+	next.ServeHTTP(w, inner)
+}
+
+// present adds the identity to a request, in slices of the request's own.
+func (m *Middleware) present(h, id http.Header) {
+	n := 0
+	for i := range m.copies {
+		n += len(id[m.copies[i].to])
+	}
+	all := make([]string, 0, n)
+	for i := range m.copies {
+		name := m.copies[i].to
+		if values := id[name]; len(values) > 0 {
+			from := len(all)
+			all = append(all, values...)
+			h[name] = all[from:len(all):len(all)]
+		}
+	}
+}
+
+// judge comes to a decision: an identity where the request is allowed, an
+// answer of the service that denies, or an error. The answer is nil where the
+// cache knew.
+func (m *Middleware) judge(q *question, r, inner *http.Request) (a *answer, id Identity, err *Error) {
+	if m.cfg.OnDecision != nil {
+		start := time.Now()
+		defer func() {
+			d := Decision{Allowed: err == nil && (a == nil || a.allowed), Cached: id.Cached, Duration: time.Since(start)}
+			if err != nil {
+				d.Err = err
+			} else if a != nil {
+				d.Status = a.status
+			}
+			m.cfg.OnDecision(r, d)
+		}()
+	}
+	if err = m.question(q, r); err != nil {
+		return nil, id, err
+	}
+	if err = m.readBody(q, inner); err != nil {
+		return nil, id, err
+	}
+	if m.cfg.Mode == JSON {
+		if err = m.makeInput(q, inner); err != nil {
+			return nil, id, err
+		}
+	}
+	if m.cache != nil && cacheable(q) {
+		return m.cached(q)
+	}
+	if a, err = m.decide(r.Context(), q); err == nil && a.allowed {
+		id = m.identity(a)
+	}
+	return a, id, err
+}
+
+// cookieHandler is next with cookies for the response.
+type cookieHandler struct {
+	next  http.Handler
+	lines []string
+}
+
+func (h cookieHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	withCookies(h.next, w, r, h.lines)
+}
+
+// Identity is what the service has said about who sent a request.
+type Identity struct {
+	// Header has the fields of Config.CopyHeaders, by their To names. It is the
+	// handler's own copy.
+	Header http.Header
+
+	// Cached says that the decision came from the cache.
+	Cached bool
+}
+
+// From returns the identity in ctx, and whether m itself has allowed the
+// request. It is false for one that was skipped. Code that does not care which
+// instance it was uses [FromContext].
+func (m *Middleware) From(ctx context.Context) (Identity, bool) {
+	s, ok := ctx.Value(m).(*state)
+	if !ok {
+		return Identity{}, false
+	}
+	return s.id, true
+}
+
+// FromContext returns the identity in ctx, and whether there is one. With
+// several instances of the middleware that is the innermost that has allowed
+// the request.
+func FromContext(ctx context.Context) (Identity, bool) {
+	s, ok := ctx.Value(stateKey{}).(*state)
+	if !ok {
+		return Identity{}, false
+	}
+	return s.id, true
+}
+
+// NewContext returns a copy of ctx that carries id, for tests of handlers that
+// call [FromContext].
+func NewContext(ctx context.Context, id Identity) context.Context {
+	return &state{Context: ctx, id: id, given: true}
+}
+
+// state is the context of a request.
+type state struct {
+	context.Context
+	owner *Middleware // nil for a request that was skipped, and for NewContext
+	id    Identity
+	given bool // by NewContext
+
+	question question // here to save an allocation, until it is answered
+}
+
+type stateKey struct{}
+
+// Value returns the state itself for the package's key and for the owner's.
+func (s *state) Value(key any) any {
+	switch key := key.(type) {
+	case stateKey:
+		if s.owner != nil || s.given {
+			return s
+		}
+	case *Middleware:
+		if key == s.owner {
+			return s
+		}
+	}
+	return s.Context.Value(key)
+}

@@ -1,0 +1,197 @@
+package forwardauth
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"example.com/plainware/internal/clientip"
+)
+
+// question is a request as the service is told about it. Everything in it was
+// checked.
+type question struct {
+	r      *http.Request
+	method string
+	scheme string
+	host   string
+	target string
+	via    string     // X-Forwarded-For, without the client where peers are trusted
+	peer   netip.Addr // the zero Addr where it is not known
+	client netip.Addr // the peer, or who a trusted one speaks for
+
+	body    []byte // of the request, with Config.MaxBody
+	drained bool   // body is all of it
+	input   []byte // what is posted in JSON mode
+}
+
+// question checks the request and takes from it what the service has to know. It
+// does not touch the body.
+func (m *Middleware) question(q *question, r *http.Request) *Error {
+	q.r, q.method = r, r.Method
+	if q.method == "" {
+		q.method = http.MethodGet
+	}
+	if m.looped(r) {
+		return &Error{Reason: Loop}
+	}
+	if extendedConnect(r) {
+		// RFC 8441, section 5: where HTTP/1.1 has GET with Upgrade.
+		q.method = http.MethodGet
+	}
+	for i := range len(q.method) {
+		if !isLetter(q.method[i]) {
+			return &Error{Reason: BadMethod}
+		}
+	}
+	if strings.EqualFold(q.method, http.MethodConnect) || q.method == "PRI" || mayUpgradeToH2C(r.Header) {
+		return &Error{Reason: BadMethod}
+	}
+	var ok bool
+	if q.target, ok = target(r); !ok || !m.cfg.InsecureAmbiguousPaths && ambiguous(q.target) {
+		return &Error{Reason: BadTarget}
+	}
+	return m.origin(q)
+}
+
+// extendedConnect reports whether r opens a WebSocket over HTTP/2 or HTTP/3
+// (RFC 8441, RFC 9220). net/http keeps the protocol in the header; quic-go in
+// Proto.
+func extendedConnect(r *http.Request) bool {
+	if r.Method != http.MethodConnect || r.ProtoMajor < 2 {
+		return false
+	}
+	p := r.Header[":protocol"]
+	return len(p) == 1 && p[0] == "websocket" || r.Proto == "websocket"
+}
+
+// origin finds out where the request comes from and what it was sent to. A
+// trusted proxy that cannot say so in one valid value is not believed
+// anything: then the request is refused.
+func (m *Middleware) origin(q *question) *Error {
+	r := q.r
+	q.scheme, q.host = "http", r.Host
+	if r.TLS != nil {
+		q.scheme = "https"
+	}
+	peer, known := clientip.Peer(r)
+	q.peer, q.client = peer, peer
+	if known && len(m.cfg.TrustedProxies) > 0 && clientip.Contains(m.cfg.TrustedProxies, peer) {
+		switch v := r.Header[forwardedProto]; {
+		case len(v) == 0:
+		case len(v) == 1 && (v[0] == "http" || v[0] == "https" || v[0] == "ws" || v[0] == "wss"):
+			q.scheme = v[0]
+		default:
+			return &Error{Reason: BadForwarded}
+		}
+		switch v := r.Header[forwardedHost]; {
+		case len(v) == 0:
+		case len(v) == 1:
+			q.host = v[0]
+		default:
+			return &Error{Reason: BadForwarded}
+		}
+		switch v := r.Header[forwardedFor]; {
+		case len(v) == 0:
+		case len(v) == 1 && validChain(v[0]):
+			q.via = v[0]
+			q.client, _ = clientip.Resolve(r, m.cfg.TrustedProxies)
+		default:
+			return &Error{Reason: BadForwarded}
+		}
+	}
+	if !validHost(q.host) {
+		return &Error{Reason: BadForwarded}
+	}
+	return nil
+}
+
+// validChain reports whether s is a list of addresses, as X-Forwarded-For is.
+func validChain(s string) bool {
+	if len(s) > 1024 {
+		return false
+	}
+	for part := range strings.SplitSeq(s, ",") {
+		if _, ok := clientip.Peer(&http.Request{RemoteAddr: strings.Trim(part, " \t")}); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// chain is the X-Forwarded-For that the service gets: what the trusted proxies
+// say, and the peer.
+func (q *question) chain() string {
+	switch {
+	case !q.peer.IsValid():
+		return q.via
+	case q.via == "":
+		return q.peer.String()
+	}
+	return q.via + ", " + q.peer.String()
+}
+
+// port is the one that the client asked for.
+func (q *question) port() string {
+	if end := strings.LastIndexByte(q.host, ':'); end > strings.LastIndexByte(q.host, ']') {
+		return q.host[end+1:]
+	}
+	if q.scheme == "https" || q.scheme == "wss" {
+		return "443"
+	}
+	return "80"
+}
+
+// looped reports whether r is a question of this middleware, or has been handed
+// on from one to the next too often.
+func (m *Middleware) looped(r *http.Request) bool {
+	marks := r.Header[loopMark]
+	n := 0
+	for _, line := range marks {
+		for mark := range strings.SplitSeq(line, ",") {
+			if n++; strings.Trim(mark, " \t") == m.mark || n > 8 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// readBody takes the body into the question and puts it back into inner, the
+// request for the next handler.
+func (m *Middleware) readBody(q *question, inner *http.Request) *Error {
+	limit := m.cfg.MaxBody
+	if limit <= 0 || !hasBody(q.r) {
+		return nil
+	}
+	if q.r.ContentLength > limit {
+		return &Error{Reason: BodyTooLarge}
+	}
+	b := bytes.NewBuffer(make([]byte, 0, min(max(q.r.ContentLength, 512), limit)+bytes.MinRead))
+	_, err := b.ReadFrom(io.LimitReader(inner.Body, limit+1))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge), int64(b.Len()) > limit:
+		return &Error{Reason: BodyTooLarge}
+	case err != nil && q.r.Context().Err() != nil:
+		return &Error{Reason: Canceled, Err: err}
+	case err != nil:
+		return &Error{Reason: BadBody, Err: err}
+	}
+	q.body, q.drained = b.Bytes(), true
+	// The handler may write into what it reads.
+	inner.Body = &replayed{Reader: bytes.NewReader(slices.Clone(q.body)), body: inner.Body}
+	return nil
+}
+
+// replayed is a body that was read already. It ends as the original has.
+type replayed struct {
+	*bytes.Reader
+	body io.ReadCloser
+}
+
+func (b *replayed) Close() error { return b.body.Close() }
