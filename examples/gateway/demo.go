@@ -19,6 +19,7 @@ type demos struct {
 	urls    []*url.URL
 	servers []*http.Server
 	posts   *posts
+	auth    string // URL of the decision service
 }
 
 // startDemos starts one back end for each name, each on a free loopback port.
@@ -28,17 +29,29 @@ func startDemos(names ...string) (*demos, error) {
 		return nil, err
 	}
 	d := &demos{posts: p}
-	for _, name := range names {
+	serve := func(h http.Handler) (*url.URL, error) {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			d.Close()
 			return nil, fmt.Errorf("demo back end: %w", err)
 		}
-		srv := &http.Server{Handler: newDemo(name, p), ReadHeaderTimeout: 5 * time.Second}
+		srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
 		go srv.Serve(ln) // ends with Close
-		d.urls = append(d.urls, &url.URL{Scheme: "http", Host: ln.Addr().String()})
 		d.servers = append(d.servers, srv)
+		return &url.URL{Scheme: "http", Host: ln.Addr().String()}, nil
 	}
+	for _, name := range names {
+		u, err := serve(newDemo(name, p))
+		if err != nil {
+			return nil, err
+		}
+		d.urls = append(d.urls, u)
+	}
+	auth, err := serve(decisions())
+	if err != nil {
+		return nil, err
+	}
+	d.auth = auth.JoinPath("verify").String()
 	return d, nil
 }
 
@@ -65,6 +78,11 @@ func newDemo(name string, p *posts) http.Handler {
 			"backend":    name,
 			"request_id": r.Header.Get("X-Request-Id"),
 		})
+	})
+
+	// Who the decision service says it is.
+	mux.HandleFunc("GET /private", func(w http.ResponseWriter, r *http.Request) {
+		writeJSON(w, map[string]any{"backend": name, "user": r.Header.Get("Remote-User")})
 	})
 
 	// The request as the back end sees it.

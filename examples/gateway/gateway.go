@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"time"
 
+	"example.com/plainware/forwardauth"
 	"example.com/plainware/ratelimit"
 	"example.com/plainware/reqid"
 	"example.com/plainware/store"
@@ -20,6 +21,8 @@ type config struct {
 	limits    timeout.Limits            // for requests that no route matches
 	routes    map[string]timeout.Limits // by ServeMux pattern; nil: no routes
 	login     http.Handler              // of the demo; nil: none
+	hooks     *hooks                    // likewise
+	guard     *forwardauth.Middleware   // likewise, of /private
 	transport http.RoundTripper         // to the back ends
 	store     store.Store               // where rates are counted; nil is memory
 	streams   context.Context           // its end ends event streams
@@ -95,6 +98,12 @@ func newGateway(cfg config) (h http.Handler, stop func() error, err error) {
 		if cfg.login != nil {
 			mux.Handle("/login", cfg.login)
 			mux.Handle("POST /logout", cfg.login)
+		}
+		if cfg.hooks != nil {
+			mux.Handle("POST /hooks", cfg.hooks.handler)
+		}
+		if cfg.guard != nil {
+			mux.Handle("GET /private", cfg.guard.Handler(h))
 		}
 		h = mux
 	}

@@ -32,6 +32,9 @@ func newLogin(s store.Store) (http.Handler, error) {
 		// then one that only HTTPS, only this host and no script gets.
 		Insecure:   true,
 		Persistent: true,
+		// Nothing here revokes all sessions of a user at once, which takes a store
+		// that keeps what it is given.
+		NoRevokeUser: true,
 	})
 	if err != nil {
 		return nil, err

@@ -16,7 +16,7 @@
 // chain of handlers and why it has that order, proxy.go the way to the back
 // ends, store.go where handlers keep what outlives a request, accesslog.go the
 // log, demo.go the demo back ends, posts.go a list of theirs in pages, login.go the
-// demo's login page.
+// demo's login page, guard.go its decision service, hooks.go its webhooks.
 package main
 
 import (
@@ -223,6 +223,13 @@ func serve(ctx context.Context, opt options, stdout, stderr io.Writer) error {
 		if cfg.login, err = newLogin(kept); err != nil {
 			return err
 		}
+		if cfg.hooks, err = newHooks(kept); err != nil {
+			logger.Warn("no route for webhooks", "error", err)
+		}
+		if cfg.guard, err = newGuard(demos.auth); err != nil {
+			return err
+		}
+		defer cfg.guard.Close()
 	}
 	h, stop, err := newGateway(cfg)
 	if err != nil {
@@ -301,6 +308,10 @@ func greet(w io.Writer, addr net.Addr, cfg config, kept storeSpec) {
 	fmt.Fprintf(w, "  curl -i %s/hello\n      the ID in the header is the one that the back end saw\n", base)
 	fmt.Fprintf(w, "  curl -i \"%s/slow?ms=5000\"\n      too slow for its route: the limit answers after 2 seconds\n", base)
 	fmt.Fprintf(w, "  curl -i -H \"X-Api-Key: demo\" %s/hello\n      what is left of each limit is in RateLimit; more than 10 at once are refused with 429\n", base)
+	fmt.Fprintf(w, "  curl -i -H \"Authorization: Bearer demo\" %s/private\n      guarded: 200 with that token, 401 without it, and a browser is sent to the login\n", base)
+	if cfg.hooks != nil {
+		fmt.Fprintf(w, "  %s\n      a signed webhook: handled once, and again only answered; with another body refused\n", cfg.hooks.curl(base))
+	}
 	fmt.Fprintf(w, "  %s/login\n      in a browser: a login that survives a restart of the gateway\n", base)
 	fmt.Fprintf(w, "  curl -N %s/events\n      server-sent events, each as it happens; Ctrl-C here ends them\n", base)
 	fmt.Fprintf(w, "  curl -i \"%s/posts?author=ann&limit=3&total=1\"\n      a page of a list; go run ./walk reads all of it\n\n", base)
