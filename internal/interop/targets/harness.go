@@ -27,6 +27,14 @@ type Measure struct {
 	MaxAllocs int64
 	MaxBytes  int64
 
+	// MaxTime bounds the time of Ours, where it is short and depends on little
+	// but the processor. Zero is not judged.
+	MaxTime time.Duration
+
+	// Paired compares by the median of the ratios of each round, and not by the
+	// minima: for CPU time, which a busy machine moves in both directions.
+	Paired bool
+
 	Peers []Peer
 }
 
@@ -38,6 +46,10 @@ type Peer struct {
 	// MaxRatio bounds the time of Ours divided by that of the peer. Zero is
 	// not judged.
 	MaxRatio float64
+
+	// MaxAllocsRatio bounds the allocations of Ours divided by those of the
+	// peer. Zero is not judged, and there is no row.
+	MaxAllocsRatio float64
 }
 
 // All lists every measure. A package of the kit adds a file with its own
@@ -47,6 +59,7 @@ func All() []Measure {
 		reqidMeasures(),
 		storeMeasures(),
 		timeoutMeasures(),
+		upstreamMeasures(),
 	)
 }
 
@@ -107,8 +120,19 @@ func (r Runner) Run(m Measure) ([]Row, error) {
 			Target: p.MaxRatio, Judged: p.MaxRatio != 0,
 		}
 		row.Ratio = row.Ours / row.Theirs
+		if m.Paired {
+			row.Ratio = ours.against(theirs)
+		}
 		row.OK = !row.Judged || row.Ratio <= row.Target
 		rows = append(rows, row)
+		if p.MaxAllocsRatio != 0 {
+			row.Unit, row.Target, row.Judged = "allocs/op", p.MaxAllocsRatio, true
+			row.Ours, row.OursMedian = median(ours.allocs), median(ours.allocs)
+			row.Theirs, row.PeerMedian = median(theirs.allocs), median(theirs.allocs)
+			row.Ratio = row.Ours / row.Theirs
+			row.OK = row.Ratio <= row.Target
+			rows = append(rows, row)
+		}
 	}
 	absolute := func(unit string, values []float64, limit int64) {
 		if limit == 0 {
@@ -118,6 +142,14 @@ func (r Runner) Run(m Measure) ([]Row, error) {
 			Package: m.Package, Measure: m.Name, Unit: unit,
 			Ours: median(values), OursMedian: median(values),
 			Target: float64(max(limit, 0)), Judged: true,
+		}
+		row.OK = row.Ours <= row.Target
+		rows = append(rows, row)
+	}
+	if m.MaxTime != 0 {
+		row := Row{
+			Package: m.Package, Measure: m.Name, Unit: "ns/op",
+			Ours: slices.Min(ours.ns), OursMedian: median(ours.ns), Target: float64(m.MaxTime), Judged: true,
 		}
 		row.OK = row.Ours <= row.Target
 		rows = append(rows, row)
@@ -149,8 +181,24 @@ type stat struct {
 	ns, allocs, bytes []float64
 }
 
+// against is the median over the rounds of the time of s divided by that of
+// other.
+func (s *stat) against(other stat) float64 {
+	ratios := make([]float64, len(s.ns))
+	for round := range s.ns {
+		ratios[round] = s.ns[round] / other.ns[round]
+	}
+	return median(ratios)
+}
+
+// add takes the time that a benchmark has reported in place of the clock's, if
+// it has.
 func (s *stat) add(r testing.BenchmarkResult) {
-	s.ns = append(s.ns, float64(r.T)/float64(time.Nanosecond)/float64(r.N))
+	ns, ok := r.Extra["ns/op"]
+	if !ok {
+		ns = float64(r.T) / float64(time.Nanosecond) / float64(r.N)
+	}
+	s.ns = append(s.ns, ns)
 	s.allocs = append(s.allocs, float64(r.AllocsPerOp()))
 	s.bytes = append(s.bytes, float64(r.AllocedBytesPerOp()))
 }
