@@ -20,6 +20,7 @@ import (
 	"example.com/plainware/reqid"
 	"example.com/plainware/store"
 	"example.com/plainware/timeout"
+	"example.com/plainware/upstream"
 	"example.com/plainware/webhook"
 )
 
@@ -64,9 +65,75 @@ var parts = []part{
 			Scheme: unsigned(), Keys: []webhook.Key{webhook.Secret("01234567")}, MaxBody: 64 << 20, Store: mem, Name: "pairs",
 		}))(t).Handler
 	}, nil, nil, true},
+	{"upstream-proxy", func(t testing.TB) func(http.Handler) http.Handler {
+		// One that has nothing to take: what it takes is not next's any more.
+		return must(upstream.NewProxy(upstream.ProxyConfig{
+			Transport: http.DefaultTransport, Target: "http://127.0.0.1:9",
+			Match: func(*http.Request) bool { return false },
+		}))(t).Handler
+	}, nil, nil, false},
 	{"paginate", func(t testing.TB) func(http.Handler) http.Handler {
 		return must(paginate.New(paginate.Config{Mode: paginate.PageNumber}))(t).Handler
 	}, nil, nil, false},
+}
+
+// transport is a RoundTripper of the kit around another, and what it does by
+// design.
+type transport struct {
+	name   string
+	new    func(testing.TB, http.RoundTripper) http.RoundTripper
+	header string // set in the request
+}
+
+var transports = []transport{
+	{"reqid", func(t testing.TB, base http.RoundTripper) http.RoundTripper {
+		return must(reqid.NewTransport(reqid.TransportConfig{Base: base}))(t)
+	}, "X-Request-Id"},
+	{"timeout", func(t testing.TB, base http.RoundTripper) http.RoundTripper {
+		return must(timeout.NewTransport(timeout.TransportConfig{Base: base}))(t)
+	}, "Request-Timeout"},
+	{"upstream-split", func(t testing.TB, base http.RoundTripper) http.RoundTripper {
+		return must(upstream.NewSplit(upstream.SplitConfig{Arms: []upstream.Arm{
+			{Name: "main", Base: base}, {Name: "canary", Base: base, Share: upstream.SplitScale / 2},
+		}}))(t)
+	}, ""},
+	{"upstream-mirror", func(t testing.TB, base http.RoundTripper) http.RoundTripper {
+		m := must(upstream.NewMirror(upstream.MirrorConfig{Base: base, To: base, Share: -1}))(t)
+		t.Cleanup(func() { m.Close() })
+		return m
+	}, ""},
+	{"upstream-pool", newPools, ""},
+}
+
+// newPools is a Pool for each scheme over base, since a Pool's own targets say
+// where its requests go.
+func newPools(t testing.TB, base http.RoundTripper) http.RoundTripper {
+	pools := make(map[string]*upstream.Pool)
+	for _, scheme := range []string{"http", "https"} {
+		p := must(upstream.New(upstream.Config{
+			Targets:   []upstream.Target{{URL: scheme + "://127.0.0.1:8080", PreserveHost: true}},
+			Transport: func(upstream.Target) (http.RoundTripper, error) { return base, nil },
+			Retry:     upstream.Retry{Attempts: -1},
+		}))(t)
+		t.Cleanup(func() { p.Close() })
+		pools[scheme] = p
+	}
+	return byScheme(pools)
+}
+
+type byScheme map[string]*upstream.Pool
+
+func (b byScheme) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL != nil && r.URL.Scheme == "https" {
+		return b["https"].RoundTrip(r)
+	}
+	return b["http"].RoundTrip(r)
+}
+
+func (b byScheme) CloseIdleConnections() {
+	for _, p := range b {
+		p.CloseIdleConnections()
+	}
 }
 
 // asked is a decision service that allows everything. The suite sends paths
@@ -127,6 +194,23 @@ func TestEveryPair(t *testing.T) {
 						}
 						return v
 					},
+				})
+			})
+		}
+	}
+}
+
+// The same of what sends requests, client-side.
+func TestEveryPairOfTransports(t *testing.T) {
+	for _, outer := range transports {
+		for _, inner := range transports {
+			t.Run(outer.name+" around "+inner.name, func(t *testing.T) {
+				t.Parallel()
+				mwtest.RunTransport(t, mwtest.Transport{
+					New: func(t testing.TB, base http.RoundTripper) http.RoundTripper {
+						return outer.new(t, inner.new(t, base))
+					},
+					RequestHeaders: []string{outer.header, inner.header},
 				})
 			})
 		}

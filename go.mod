@@ -2,6 +2,14 @@ module example.com/plainware
 
 go 1.26.0
 
-require golang.org/x/crypto v0.58.0
+require (
+	github.com/quic-go/quic-go v0.65.0
+	golang.org/x/crypto v0.58.0
+)
 
-require golang.org/x/sys v0.49.0 // indirect
+require (
+	github.com/quic-go/qpack v0.6.0 // indirect
+	golang.org/x/net v0.60.0 // indirect
+	golang.org/x/sys v0.49.0 // indirect
+	golang.org/x/text v0.43.0 // indirect
+)

@@ -39,6 +39,15 @@ type Measure struct {
 
 	// Scale is how contestants are compared in time.
 	Scale Scale
+
+	// MaxTime bounds the time of Ours, where it is short and depends on little
+	// but the processor. Zero is not judged.
+	MaxTime time.Duration
+
+	// Paired compares by the median of the ratios of each round, and not by the
+	// minima: for CPU time, which a busy machine moves in both directions.
+	Paired bool
+
 	Peers []Peer
 
 	// Setup, if not nil, makes ready what the contestants share, a server
@@ -79,6 +88,10 @@ type Peer struct {
 	// the scale Rate MinRatio the rate likewise, from below. Zero is not judged.
 	MaxRatio float64
 	MinRatio float64
+
+	// MaxAllocsRatio bounds the allocations of Ours divided by those of the
+	// peer. Zero is not judged, and there is no row.
+	MaxAllocsRatio float64
 }
 
 // All lists every measure. A package of the kit adds a file with its own
@@ -93,6 +106,7 @@ func All() []Measure {
 		sessionMeasures(),
 		storeMeasures(),
 		timeoutMeasures(),
+		upstreamMeasures(),
 		webhookMeasures(),
 	)
 }
@@ -179,7 +193,19 @@ func (r Runner) Run(m Measure) ([]Row, error) {
 		default:
 			continue
 		}
-		rows = append(rows, row.judged())
+		row = row.judged()
+		if m.Paired {
+			row.Ratio = ours.against(theirs)
+			row.OK = !row.Judged || row.Ratio <= row.Target
+		}
+		rows = append(rows, row)
+		if p.MaxAllocsRatio != 0 {
+			rows = append(rows, Row{
+				Package: m.Package, Measure: m.Name, Unit: "allocs/op", Peer: p.Name, Target: p.MaxAllocsRatio,
+				Ours: median(ours.allocs), OursMedian: median(ours.allocs),
+				Theirs: median(theirs.allocs), PeerMedian: median(theirs.allocs),
+			}.judged())
+		}
 	}
 	for _, metric := range m.Ratios {
 		values, err := ours.metric(m, metric)
@@ -202,6 +228,14 @@ func (r Runner) Run(m Measure) ([]Row, error) {
 			Package: m.Package, Measure: m.Name, Unit: unit,
 			Ours: median(values), OursMedian: median(values),
 			Target: limit, Judged: true,
+		}
+		row.OK = row.Ours <= row.Target
+		rows = append(rows, row)
+	}
+	if m.MaxTime != 0 {
+		row := Row{
+			Package: m.Package, Measure: m.Name, Unit: "ns/op",
+			Ours: slices.Min(ours.ns), OursMedian: median(ours.ns), Target: float64(m.MaxTime), Judged: true,
 		}
 		row.OK = row.Ours <= row.Target
 		rows = append(rows, row)
@@ -280,8 +314,24 @@ type stat struct {
 	extra             map[string][]float64 // by unit
 }
 
+// against is the median over the rounds of the time of s divided by that of
+// other.
+func (s *stat) against(other stat) float64 {
+	ratios := make([]float64, len(s.ns))
+	for round := range s.ns {
+		ratios[round] = s.ns[round] / other.ns[round]
+	}
+	return median(ratios)
+}
+
+// add takes the time that a benchmark has reported in place of the clock's, if
+// it has.
 func (s *stat) add(r testing.BenchmarkResult) {
-	s.ns = append(s.ns, float64(r.T)/float64(time.Nanosecond)/float64(r.N))
+	ns, ok := r.Extra["ns/op"]
+	if !ok {
+		ns = float64(r.T) / float64(time.Nanosecond) / float64(r.N)
+	}
+	s.ns = append(s.ns, ns)
 	s.allocs = append(s.allocs, float64(r.AllocsPerOp()))
 	s.bytes = append(s.bytes, float64(r.AllocedBytesPerOp()))
 	for unit, v := range r.Extra {

@@ -16,6 +16,9 @@ func WriteTable(w io.Writer, rows []Row) error {
 	fmt.Fprintln(tw, "package\tmeasure\tunit\tours\tpeer\ttheirs\tratio\ttarget\tok")
 	for _, r := range rows {
 		ours, peer, theirs, ratio, target := number(r.Ours), "-", "-", "-", "-"
+		if r.Peer == "" && r.Unit == "ns/op" {
+			ours = timing(r.Ours, r.OursMedian)
+		}
 		if r.Peer != "" {
 			ours = timing(r.Ours, r.OursMedian)
 			peer, theirs = r.Peer, timing(r.Theirs, r.PeerMedian)

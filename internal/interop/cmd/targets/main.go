@@ -18,10 +18,12 @@ import (
 	"testing"
 	"time"
 
+	"example.com/plainware/internal/interop/load"
 	"example.com/plainware/internal/interop/targets"
 )
 
 func main() {
+	load.Main()    // if this is the process that measures of upstream start
 	testing.Init() // defines test.benchtime, which testing.Benchmark reads
 	os.Exit(run(os.Args[1:], targets.All(), os.Stdout, os.Stderr))
 }

@@ -1,0 +1,455 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/http/httputil"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"example.com/plainware/internal/problem"
+)
+
+// exchange is one request on its way through a Proxy, with all that has to be
+// kept for it, so that it is one allocation.
+type exchange struct {
+	p  *Proxy
+	w  http.ResponseWriter
+	in *http.Request
+
+	req      http.Request // the outgoing request, unless a hook replaces it
+	url      url.URL      // its URL
+	rec      record
+	ctx      recordContext
+	trace    httptrace.ClientTrace
+	body     requestBody
+	res      *http.Response // to close at the end
+	cancel   context.CancelFunc
+	out      context.Context // the outgoing request's
+	upgrade  string          // the protocol that the client wants and may switch to
+	stripped string          // prefix that was taken off the path
+	grpc     bool
+
+	// values back the header values that are set here.
+	values [7]string
+	used   int
+
+	// mu is between the Transport's goroutine, which sees the informational
+	// responses and reads the request body, and the handler's, which takes the
+	// writer over when RoundTrip has returned.
+	mu         sync.Mutex
+	over       bool  // it has returned
+	continued  bool  // 100 has been sent to the client
+	interimErr error // why an informational response ended the exchange
+	panicked   any   // what the writer panicked with meanwhile
+}
+
+// value returns s as a header value of its own.
+func (x *exchange) value(s string) []string {
+	if x.used == len(x.values) {
+		return []string{s}
+	}
+	x.values[x.used] = s
+	x.used++
+	return x.values[x.used-1 : x.used : x.used]
+}
+
+func (x *exchange) serve() {
+	out, err := x.request()
+	if err != nil {
+		x.fail(err)
+		return
+	}
+	if out == nil {
+		return // answered here
+	}
+	var res *http.Response
+	if x.p.owned != nil {
+		res, err = x.p.owned.roundTripOwned(out, &x.rec)
+	} else {
+		res, err = x.p.cfg.Transport.RoundTrip(out)
+		x.rec.Attempts = max(x.rec.Attempts, 1)
+	}
+	x.res = res
+	x.mu.Lock()
+	x.over = true
+	x.mu.Unlock()
+	switch {
+	case x.panicked != nil:
+		panic(x.panicked)
+	case err != nil:
+		x.fail(x.judge(err))
+	default:
+		x.respond(res)
+	}
+}
+
+// finish runs when the handler returns or panics.
+func (x *exchange) finish() {
+	x.body.finish()
+	if x.res != nil && x.res.Body != nil {
+		x.res.Body.Close()
+	}
+	if x.cancel != nil {
+		x.cancel()
+	}
+	if x.p.cfg.Done != nil {
+		x.rec.Received = x.body.read.Load()
+		x.rec.Duration = time.Since(x.rec.Start)
+		x.p.cfg.Done(x.in, &x.rec.Record)
+	}
+}
+
+// refuse is the error of a request that is not forwarded.
+func refuse(status int, detail string) *Error {
+	return &Error{Kind: KindPolicy, status: status, detail: detail}
+}
+
+// request makes the outgoing request. It returns nil without an error if the
+// request has been answered here.
+func (x *exchange) request() (*http.Request, error) {
+	p, in := x.p, x.in
+	if in.Method == http.MethodConnect {
+		h := x.w.Header()
+		h.Set("Allow", allowed)
+		if in.ProtoMajor == 1 {
+			// What follows may be meant for the tunnel, and must not be read
+			// as requests.
+			h.Set("Connection", "close")
+		}
+		return nil, refuse(http.StatusMethodNotAllowed, "CONNECT is not supported.")
+	}
+	if !validHost(in.Host) {
+		return nil, refuse(http.StatusBadRequest, "The Host is not valid.")
+	}
+	if why := badTarget(in, p.rewriter.dots); why != "" {
+		return nil, refuse(http.StatusBadRequest, why)
+	}
+	if limit := p.forwarder.MaxLoops; limit > 0 && p.forwarder.loops(in.Header) >= limit {
+		return nil, refuse(http.StatusLoopDetected, "The request goes round in circles.")
+	}
+	expects, err := x.expects()
+	if err != nil {
+		return nil, err
+	}
+	if p.cfg.MaxBody > 0 && in.ContentLength > p.cfg.MaxBody {
+		return nil, &Error{Kind: KindTooLarge}
+	}
+	var conn connection
+	if v := in.Header["Connection"]; v != nil {
+		conn = readConnection(v, &p.protected)
+	}
+	hasBody := in.ContentLength != 0 && in.Body != nil && in.Body != http.NoBody
+	if conn.upgrade && in.ProtoMajor == 1 && in.ProtoMinor > 0 {
+		x.upgrade = allowedUpgrade(in.Header["Upgrade"], p.cfg.Upgrade)
+		if x.upgrade != "" && hasBody {
+			return nil, refuse(http.StatusBadRequest, "A request for an upgrade must not have a body.")
+		}
+	}
+	x.grpc = isGRPC(in.Header["Content-Type"])
+
+	trusted := p.forwarder.trusts(in)
+	h := p.requestHeader(in.Header, &conn, trusted)
+	if _, ok := h["Expect"]; ok && (!expects || !hasBody) {
+		delete(h, "Expect")
+	}
+	if v := h["Max-Forwards"]; v != nil && !x.forwardsLeft(h, v) {
+		return nil, nil
+	}
+	if x.upgrade != "" {
+		h["Connection"] = x.value("Upgrade")
+		h["Upgrade"] = x.value(x.upgrade)
+	}
+
+	x.req = *in.WithContext(x.context()) // a copy on the stack: no allocation
+	out := &x.req
+	out.Header = h
+	out.URL = &x.url
+	out.RequestURI = ""
+	out.Close = false
+	out.TransferEncoding = nil
+	out.Body, out.Trailer = nil, nil
+	out.GetBody = nil
+	if hasBody {
+		x.body.begin(in, expects)
+		out.Body = &x.body
+		out.Trailer = x.body.announce()
+	}
+	if err := x.target(in.URL); err != nil {
+		return nil, err
+	}
+	x.host(out)
+
+	if p.cfg.Rewrite != nil {
+		pr := &httputil.ProxyRequest{In: in, Out: out}
+		p.cfg.Rewrite(pr)
+		if out = pr.Out; recordFrom(out.Context()) != &x.rec {
+			out = out.WithContext(x.attach(out.Context()))
+		}
+		if out.Header == nil {
+			out.Header = make(http.Header)
+		}
+		h = out.Header
+	}
+	x.out = out.Context()
+	p.forwarder.apply(x, h, trusted)
+	if _, ok := h["User-Agent"]; !ok {
+		h["User-Agent"] = x.value("") // otherwise net/http puts its own
+	}
+	verbatim(out.URL)
+	return out, nil
+}
+
+// allowed is the value of Allow where a method is refused.
+const allowed = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE"
+
+// expects reports whether the client waits for 100 before it sends its body.
+func (x *exchange) expects() (bool, error) {
+	values := x.in.Header["Expect"]
+	if len(values) == 0 || !x.in.ProtoAtLeast(1, 1) {
+		return false, nil // HTTP/1.0 has no Expect: RFC 9110 section 10.1.1
+	}
+	for _, v := range values {
+		if !strings.EqualFold(strings.TrimSpace(v), "100-continue") {
+			return false, refuse(http.StatusExpectationFailed, "The expectation cannot be met.")
+		}
+	}
+	return true, nil
+}
+
+// forwardsLeft counts Max-Forwards down, which only TRACE and OPTIONS heed (RFC
+// 9110 section 7.6.2), and answers the request whose count has run out.
+func (x *exchange) forwardsLeft(h http.Header, values []string) bool {
+	if x.in.Method != http.MethodOptions && x.in.Method != http.MethodTrace {
+		return true
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(values[0]), 10, 63)
+	if err != nil {
+		return true // whatever it means, it is not for us to say
+	}
+	if n > 0 {
+		h["Max-Forwards"] = x.value(strconv.FormatUint(n-1, 10))
+		return true
+	}
+	x.rec.Status = http.StatusNoContent
+	if x.in.Method == http.MethodOptions {
+		x.w.Header().Set("Allow", allowed)
+		x.w.WriteHeader(http.StatusNoContent)
+		return false
+	}
+	// What TRACE is answered with shows the way that a request took, and no
+	// field that could hold a secret: RFC 9110 section 9.3.8.
+	x.rec.Status = http.StatusOK
+	x.w.Header().Set("Content-Type", "message/http")
+	fmt.Fprintf(x.w, "TRACE %s %s\r\nHost: %s\r\n", x.in.RequestURI, x.in.Proto, x.in.Host)
+	for _, name := range [...]string{"Via", "Max-Forwards"} {
+		for _, v := range x.in.Header[name] {
+			fmt.Fprintf(x.w, "%s: %s\r\n", name, v)
+		}
+	}
+	fmt.Fprint(x.w, "\r\n")
+	return false
+}
+
+// context makes the context of the outgoing request.
+func (x *exchange) context() context.Context {
+	ctx := x.in.Context()
+	if x.grpc {
+		if d, ok := grpcTimeout(x.in.Header["Grpc-Timeout"]); ok {
+			ctx, x.cancel = context.WithTimeout(ctx, d)
+		}
+	}
+	return x.attach(ctx)
+}
+
+// attach adds to a context what the Transport looks for there.
+func (x *exchange) attach(ctx context.Context) context.Context {
+	if x.p.owned == nil || x.p.cfg.Rewrite != nil {
+		x.ctx = recordContext{ctx, &x.rec}
+		ctx = &x.ctx
+	}
+	if x.p.cfg.MaxInterim > 0 && x.in.ProtoAtLeast(1, 1) {
+		x.trace.Got1xxResponse = x.got1xx
+		ctx = httptrace.WithClientTrace(ctx, &x.trace)
+	}
+	return ctx
+}
+
+// target makes the outgoing URL.
+func (x *exchange) target(in *url.URL) error {
+	rw := x.p.rewriter
+	x.url = *in
+	x.url.Scheme, x.url.Host, x.url.User = x.p.target.Scheme, x.p.target.Host, nil
+	if x.url.Path == "" {
+		x.url.Path = "/"
+	}
+	if rw.rewrites() && x.url.Path != "*" {
+		old := escapedPath(&x.url)
+		path, stripped := rw.path(old)
+		if path != old {
+			if !setPath(&x.url, path) || !rw.dots && dotSegments(x.url.Path) {
+				return refuse(http.StatusBadRequest, "The path has no place at the back end.")
+			}
+			x.stripped = stripped
+		}
+	}
+	policy := rw.query
+	if policy == QueryAuto {
+		policy = QueryPass
+		if x.in.Form != nil || x.p.cfg.Rewrite != nil {
+			policy = QueryClean
+		}
+	}
+	query, ok := cleanQuery(x.url.RawQuery, policy)
+	if !ok {
+		return refuse(http.StatusBadRequest, "The query is not well formed.")
+	}
+	x.url.RawQuery = query
+	return nil
+}
+
+// host decides upon the Host that is sent; empty is the target's own.
+func (x *exchange) host(out *http.Request) {
+	switch x.p.cfg.Host {
+	case HostTarget:
+		out.Host = ""
+	case HostAuto:
+		if x.p.target.Scheme == "https" {
+			out.Host = ""
+		}
+		x.rec.hostAuto = true
+	}
+}
+
+// judge turns the error of a RoundTrip, or of a read of the response, into one
+// that says whose fault it was. What ended the request from outside comes
+// first, since whatever the Transport says is then a consequence.
+func (x *exchange) judge(err error) error {
+	if x.interimErr != nil {
+		return x.interimErr
+	}
+	for _, ctx := range [...]context.Context{x.in.Context(), x.out} {
+		if ctx.Err() == nil {
+			continue
+		}
+		if cause, ok := answerOf(context.Cause(ctx)); ok {
+			return cause
+		}
+		return contextError(ctx, x.rec.Backend)
+	}
+	if e := x.body.failed.Load(); e != nil {
+		if cause, ok := answerOf(e.Err); ok {
+			return cause
+		}
+		return e
+	}
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	if e, ok := answerOf(err); ok {
+		return e
+	}
+	return &Error{Kind: kindOf(err), Backend: x.rec.Backend, Err: err}
+}
+
+// answerOf finds the error in err's tree that says itself how it is answered:
+// a limit of package timeout, an open breaker.
+func answerOf(err error) (problem.Error, bool) {
+	if err == nil {
+		return nil, false
+	}
+	return errors.AsType[problem.Error](err)
+}
+
+// kindOf reads what went wrong from the error of a Transport that is no Pool.
+// It is for the status and the log, so the few cases without a type are told by
+// their words.
+func kindOf(err error) Kind {
+	op, isOp := errors.AsType[*net.OpError](err)
+	if isOp && op.Op == "dial" {
+		return KindDial
+	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return KindTLS
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return KindTLS
+	}
+	if _, ok := errors.AsType[tls.AlertError](err); ok {
+		return KindTLS
+	}
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return KindTLS
+	}
+	if _, ok := errors.AsType[*net.DNSError](err); ok {
+		return KindDial
+	}
+	if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
+		return KindHeaderTimeout
+	}
+	if isOp && op.Op == "write" {
+		return KindWrite
+	}
+	text := err.Error()
+	for _, s := range [...]string{"malformed", "headers exceeded", "transfer encoding", "Content-Length", "invalid", "PROTOCOL_ERROR"} {
+		if strings.Contains(text, s) {
+			return KindBadResponse
+		}
+	}
+	return KindNoResponse
+}
+
+// fail answers a request that has no response to pass on.
+func (x *exchange) fail(err error) {
+	e, ok := err.(problem.Error)
+	if !ok {
+		e = &Error{Kind: KindBadResponse, Backend: x.rec.Backend, Err: err}
+	}
+	x.rec.Err, x.rec.Status = e, e.HTTPStatus()
+	h := x.w.Header()
+	if x.in.ProtoMajor == 1 && !x.complete() {
+		// Without it the server waits for the rest of the body before it
+		// lets the connection go.
+		h["Connection"] = []string{"close"}
+	}
+	if own, ok := e.(*Error); ok {
+		if after := retryAfter(own); after != "" {
+			h["Retry-After"] = []string{after}
+		}
+		if name := x.p.cfg.ProxyStatus; name != "" {
+			h["Proxy-Status"] = append(h["Proxy-Status"], proxyStatusError(name, own))
+		}
+	}
+	x.p.cfg.ErrorHandler(x.w, x.in, e)
+}
+
+// retryAfter returns the value of Retry-After for an error, or "". It is at
+// least a second, as the field counts them.
+func retryAfter(e *Error) string {
+	d := e.RetryAfter
+	switch e.Kind {
+	case KindNoBackend, KindQueueFull, KindQueueTimeout, KindClosed, KindGate:
+		d = max(d, time.Second)
+	}
+	if d <= 0 {
+		return ""
+	}
+	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
+}
+
+// complete reports whether all of the request body has been read.
+func (x *exchange) complete() bool {
+	if x.in.ContentLength == 0 || x.in.Body == nil || x.in.Body == http.NoBody {
+		return true
+	}
+	return x.body.done()
+}

@@ -1,0 +1,135 @@
+package h3_test
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/plainware/upstream"
+	"example.com/plainware/upstream/h3"
+	"github.com/quic-go/quic-go/http3"
+)
+
+// serve starts an HTTP/3 server over a real socket and returns its address and
+// the TLS configuration that trusts it.
+func serve(t *testing.T, h http.Handler) (string, *tls.Config) {
+	t.Helper()
+	certs := httptest.NewUnstartedServer(nil)
+	certs.StartTLS()
+	t.Cleanup(certs.Close)
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http3.Server{Handler: h, TLSConfig: http3.ConfigureTLSConfig(&tls.Config{Certificates: certs.TLS.Certificates})}
+	done := make(chan struct{})
+	go func() { defer close(done); srv.Serve(pc) }()
+	t.Cleanup(func() { srv.Close(); pc.Close(); <-done })
+	return pc.LocalAddr().String(), &tls.Config{RootCAs: certs.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}
+}
+
+func newPool(t *testing.T, cfg upstream.Config, tc *tls.Config) *upstream.Pool {
+	t.Helper()
+	f, err := h3.New(h3.Config{TLS: tc, HandshakeTimeout: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Transport = f.Transport
+	p, err := upstream.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	return p
+}
+
+// Bodies and trailers pass both ways, and the target's name is what the server
+// sees.
+func TestRoundTrip(t *testing.T) {
+	addr, tc := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Trailer", "X-T")
+		b, _ := io.ReadAll(r.Body)
+		io.WriteString(w, r.Proto+" "+r.Host+" "+string(b))
+		w.Header().Set("X-T", "end")
+	}))
+	p := newPool(t, upstream.Config{Targets: []upstream.Target{{URL: "h3://" + addr, ID: "q"}}}, tc)
+	for range 3 {
+		req, err := http.NewRequestWithContext(t.Context(), "POST", "http://label/x", strings.NewReader("body"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := p.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if want := "HTTP/3.0 " + addr + " body"; string(b) != want || err != nil {
+			t.Errorf("got %q, %v, want %q", b, err, want)
+		}
+		if res.Trailer.Get("X-T") != "end" {
+			t.Errorf("trailer %v", res.Trailer)
+		}
+		if id, ok := upstream.BackendOf(res); id != "q" || !ok || res.Request != req {
+			t.Errorf("from %q", id)
+		}
+	}
+}
+
+// A back end that is not there has not seen the request, which goes to
+// another whatever its method; one that is there is not trusted blindly.
+func TestFailures(t *testing.T) {
+	addr, tc := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "ok") }))
+	gone, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer gone.Close() // never answers
+	p := newPool(t, upstream.Config{
+		Picker:  upstream.RoundRobin(),
+		Targets: []upstream.Target{{URL: "h3://" + gone.LocalAddr().String()}, {URL: "h3://" + addr}},
+	}, tc)
+	for range 2 {
+		req, _ := http.NewRequestWithContext(t.Context(), "POST", "http://label/", strings.NewReader("x"))
+		req.GetBody = nil
+		res, err := p.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+	}
+
+	q := newPool(t, upstream.Config{Targets: []upstream.Target{{URL: "h3://" + addr}}}, nil)
+	req, _ := http.NewRequestWithContext(t.Context(), "GET", "http://label/", nil)
+	_, err = q.RoundTrip(req)
+	e, ok := errors.AsType[*upstream.Error](err)
+	if !ok || e.Kind != upstream.KindTLS || !e.NotSent() {
+		t.Errorf("an unknown certificate: %v", err)
+	}
+}
+
+// Targets of other schemes are left to the Pool.
+func TestOtherSchemes(t *testing.T) {
+	f, err := h3.New(h3.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range []string{"http://a", "https://a", "h2://a"} {
+		if rt, err := f.Transport(upstream.Target{URL: u}); rt != nil || err != nil {
+			t.Errorf("%s: %v, %v", u, rt, err)
+		}
+	}
+}
+
+func TestConfig(t *testing.T) {
+	_, err := h3.New(h3.Config{HandshakeTimeout: -1, IdleTimeout: -1, KeepAlive: time.Hour, MaxResponseHeader: 1})
+	if err == nil || strings.Count(err.Error(), "h3: ") != 4 {
+		t.Errorf("got %v", err)
+	}
+}

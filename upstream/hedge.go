@@ -1,0 +1,91 @@
+package upstream
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"time"
+)
+
+var errHedgeLost = &hedgeLost{}
+
+// hedgeLost is the cause of the context of an attempt that another one has
+// overtaken.
+type hedgeLost struct{}
+
+func (*hedgeLost) Error() string { return "another attempt was faster" }
+
+// result is what a hedged attempt brings.
+type result struct {
+	a   *attempt
+	res *http.Response
+	f   failure
+}
+
+// hedged makes the first attempt of a request that may be sent to a second
+// back end if that takes too long.
+func (c *call) hedged() (*http.Response, failure) {
+	results := make(chan result, 2)
+	peer, open := c.pool.selector.pick(&c.pick)
+	if peer == nil {
+		return nil, failure{c.noBackend(), classNever}
+	}
+	start := func(a *attempt, peer *Peer, open bool) {
+		req, _ := c.another(a) // it has no body, so that nothing can fail
+		ctx, cancel := context.WithCancelCause(req.Context())
+		req = req.WithContext(ctx)
+		a.init(c, peer, open)
+		a.hedge = cancel
+		go func() {
+			res, f := a.do(req)
+			results <- result{a, res, f}
+		}()
+	}
+	start(&c.first, peer, open)
+	running := []*attempt{&c.first}
+	timer := time.NewTimer(c.pool.retry.Hedge)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+			if next, ok := c.second(); ok {
+				c.pool.budget.spend(c.pool.now())
+				c.tries++
+				a := new(attempt)
+				start(a, next.peer, next.open)
+				running = append(running, a)
+			}
+		case r := <-results:
+			running = slices.DeleteFunc(running, func(a *attempt) bool { return a == r.a })
+			if r.res == nil && len(running) > 0 {
+				continue // the other one may do better
+			}
+			overtake(running, results)
+			c.told(r.a, r.f)
+			return c.follow(r.a, r.res, r.f)
+		}
+	}
+}
+
+// second chooses the back end for the hedge, if it may be sent.
+func (c *call) second() (next chosen, ok bool) {
+	c.pick.exclude(c.first.peer)
+	if c.pool.retry.Attempts == 0 || !c.pool.budget.left(c.pool.now()) || !c.timeFor(&c.first, 0) {
+		return next, false
+	}
+	next.peer, next.open = c.pool.selector.pick(&c.pick)
+	return next, next.peer != nil && !c.pick.hasTried(next.peer)
+}
+
+// overtake ends the attempts that came too late. Their connections are given
+// up as those of aborted requests are.
+func overtake(losers []*attempt, results <-chan result) {
+	for _, a := range losers {
+		a.hedge(errHedgeLost)
+		go func() {
+			if r := <-results; r.res != nil {
+				r.res.Body.Close()
+			}
+		}()
+	}
+}

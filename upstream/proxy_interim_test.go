@@ -1,0 +1,219 @@
+package upstream_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"example.com/plainware/internal/memnet"
+	"example.com/plainware/upstream"
+)
+
+// interim makes a request and returns the informational responses before the
+// final one.
+func interim(t *testing.T, s *memnet.Server, body io.Reader, header ...string) (seen []string, res *http.Response) {
+	t.Helper()
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
+		seen = append(seen, fmt.Sprint(code, " ", h.Get("Link"), h.Get("X-Request-Id"), h.Get("Connection")))
+		return nil
+	}})
+	method := "GET"
+	if body != nil {
+		method = "POST"
+	}
+	req, err := http.NewRequestWithContext(ctx, method, s.URL, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	if res, err = s.Transport.RoundTrip(req); err != nil {
+		t.Fatal(err)
+	}
+	io.Copy(io.Discard, res.Body)
+	res.Body.Close()
+	return seen, res
+}
+
+// upstream 34: informational responses pass, with their own fields and no
+// others, and what stood in the header before is in the final response.
+func TestInterim(t *testing.T) {
+	inBubbles(t, memnet.Protos(), func(t *testing.T, p memnet.Proto) {
+		b := newRawBack(t, answers("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: close\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"+okResponse))
+		h := newProxy(t, upstream.ProxyConfig{Transport: b.transport, Target: "http://backend.test"})
+		s := memnet.Serve(t, p, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("X-Request-Id", "ours")
+			h.ServeHTTP(w, r)
+		})})
+		seen, res := interim(t, s, nil)
+		if !slices.Equal(seen, []string{"103 </a>", "102 "}) {
+			t.Errorf("got %q", seen)
+		}
+		if res.StatusCode != 200 || res.Header.Get("X-Request-Id") != "ours" || res.Header.Get("Link") != "" {
+			t.Errorf("status %d, %v", res.StatusCode, res.Header)
+		}
+	})
+}
+
+// upstream 34: five are passed on, a sixth is an error, and a client of HTTP/1.0
+// sees none.
+func TestInterimLimit(t *testing.T) {
+	hints := func(n int) string { return strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", n) }
+	for _, test := range []struct{ limit, sent, status, seen int }{
+		{0, 5, 200, 5}, {0, 6, 502, 5}, {2, 2, 200, 2}, {2, 3, 502, 2}, {-1, 20, 200, 0},
+	} {
+		inBubbles(t, memnet.Protos(), func(t *testing.T, p memnet.Proto) {
+			b := newRawBack(t, answers(hints(test.sent)+okResponse))
+			var rec upstream.Record
+			s := serveProxy(t, p, b, upstream.ProxyConfig{MaxInterim: test.limit, Done: func(_ *http.Request, r *upstream.Record) { rec = *r }})
+			seen, res := interim(t, s, nil)
+			if res.StatusCode != test.status || len(seen) != test.seen {
+				t.Errorf("limit %d, %d sent: status %d, seen %q", test.limit, test.sent, res.StatusCode, seen)
+			}
+			if e, _ := errors.AsType[*upstream.Error](rec.Err); test.status == 502 && (e == nil || e.Kind != upstream.KindBadResponse) {
+				t.Errorf("record %+v", rec)
+			}
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s := serveProxy(t, memnet.HTTP1, newRawBack(t, answers(hints(3)+okResponse)), upstream.ProxyConfig{})
+		if got := talk(t, s, "GET / HTTP/1.0\r\n\r\n"); statusOf(got) != 200 || strings.Contains(got, "103") {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
+// upstream 28: over HTTP/2 a 101 comes as if it were informational, and must not
+// reach a client of HTTP/1, to which it would be the end of HTTP.
+func TestInterimSwitching(t *testing.T) {
+	inBubbles(t, memnet.Protos(), func(t *testing.T, p memnet.Proto) {
+		tripper := tripperFunc(func(r *http.Request) (*http.Response, error) {
+			err := httptrace.ContextClientTrace(r.Context()).Got1xxResponse(101, textproto.MIMEHeader{"Upgrade": {"websocket"}})
+			if err == nil {
+				return response(200, "ok"), nil
+			}
+			return nil, err
+		})
+		s := memnet.Serve(t, p, &http.Server{Handler: newProxy(t, upstream.ProxyConfig{Transport: tripper, Target: "http://b"})})
+		if res, body := get(t, s, "/"); res.StatusCode != 502 || !strings.Contains(body, "upstream_upgrade") {
+			t.Errorf("status %d, %s", res.StatusCode, body)
+		}
+	})
+}
+
+// upstream 31: a client that waits for 100 gets it when the back end says so, and
+// a final answer in its place leaves nothing half sent. The server of HTTP/2 takes
+// Expect out of the request, so that no handler can pass it on.
+func TestContinue(t *testing.T) {
+	inBubbles(t, []memnet.Proto{memnet.HTTP1}, func(t *testing.T, p memnet.Proto) {
+		b := newRawBack(t, func(c *rawConn) {
+			if head := c.head(); !strings.Contains(head, "Expect: 100-continue\r\n") {
+				t.Errorf("the back end got %q", head)
+			}
+			time.Sleep(500 * time.Millisecond)
+			c.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </b>\r\n\r\n")
+			io.ReadFull(c.r, make([]byte, 4))
+			c.send(okResponse)
+		})
+		s := serveProxy(t, p, b, upstream.ProxyConfig{})
+		c, err := s.Listener.Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		start := time.Now()
+		io.WriteString(c, "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nConnection: close\r\nContent-Length: 4\r\n\r\n")
+		time.Sleep(600 * time.Millisecond)
+		synctest.Wait()
+		io.WriteString(c, "body")
+		got := hear(c)
+		if strings.Count(got, "HTTP/1.1 100 Continue\r\n") != 1 || strings.Count(got, "HTTP/1.1 103 ") != 2 || !strings.HasSuffix(got, "\r\n\r\nok") {
+			t.Errorf("got %q after %v", got, time.Since(start))
+		}
+	})
+	inBubbles(t, []memnet.Proto{memnet.HTTP1}, func(t *testing.T, p memnet.Proto) {
+		b := newRawBack(t, func(c *rawConn) {
+			c.head()
+			c.send("HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
+			if rest, _ := io.ReadAll(c.r); len(rest) != 0 {
+				t.Errorf("the back end got a body: %q", rest)
+			}
+		})
+		s := serveProxy(t, p, b, upstream.ProxyConfig{})
+		s.Transport.ExpectContinueTimeout = time.Minute
+		_, res := interim(t, s, strings.NewReader("body"), "Expect", "100-continue")
+		if res.StatusCode != 401 {
+			t.Errorf("status %d", res.StatusCode)
+		}
+		synctest.Wait()
+		if b.connections() != 0 {
+			t.Error("the connection is still open")
+		}
+	})
+}
+
+// upstream 31, 33: a back end that ignores Expect gets the body after a while,
+// and the client is told to send it.
+func TestContinueIgnored(t *testing.T) {
+	inBubbles(t, memnet.Protos(), func(t *testing.T, p memnet.Proto) {
+		b := newRawBack(t, answers(okResponse))
+		s := serveProxy(t, p, b, upstream.ProxyConfig{})
+		s.Transport.ExpectContinueTimeout = time.Minute
+		start := time.Now()
+		_, res := interim(t, s, strings.NewReader("body"), "Expect", "100-continue")
+		if res.StatusCode != 200 || !strings.HasSuffix(b.one(t), "body") || time.Since(start) > 2*time.Second {
+			t.Errorf("status %d after %v, %q", res.StatusCode, time.Since(start), b.all())
+		}
+	})
+}
+
+// upstream 32: other expectations are 417, also where the server lets them pass.
+func TestExpectation(t *testing.T) {
+	inBubbles(t, memnet.Protos(), func(t *testing.T, p memnet.Proto) {
+		b := newRawBack(t, answers(okResponse))
+		s := serveProxy(t, p, b, upstream.ProxyConfig{})
+		if res, _ := get(t, s, "/", "Expect", "200-ok"); res.StatusCode != 417 || len(b.all()) != 0 {
+			t.Errorf("status %d, %q", res.StatusCode, b.all())
+		}
+		// Without a body there is nothing to wait with.
+		if res, _ := get(t, s, "/", "Expect", "100-continue"); res.StatusCode != 200 || strings.Contains(b.one(t), "Expect") {
+			t.Errorf("status %d, %q", res.StatusCode, b.all())
+		}
+	})
+}
+
+// A writer that panics on an informational response does so in the goroutine
+// that serves the request, where the server recovers from it.
+func TestInterimPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newRawBack(t, answers("HTTP/1.1 103 Early Hints\r\n\r\n"+okResponse))
+		p := newProxy(t, upstream.ProxyConfig{Transport: b.transport, Target: "http://backend.test"})
+		var got any
+		s := memnet.Serve(t, memnet.HTTP1, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			defer func() { got = recover() }()
+			p.ServeHTTP(panicWriter{w}, r)
+		})})
+		get(t, s, "/")
+		if got != "103" {
+			t.Errorf("recovered %v", got)
+		}
+	})
+}
+
+type panicWriter struct{ http.ResponseWriter }
+
+func (w panicWriter) WriteHeader(code int) {
+	if code == 103 {
+		panic("103")
+	}
+	w.ResponseWriter.WriteHeader(code)
+}
