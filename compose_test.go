@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"example.com/plainware/breaker"
 	"example.com/plainware/internal/memnet"
 	"example.com/plainware/internal/mwtest"
 	"example.com/plainware/reqid"
@@ -21,6 +22,9 @@ type part struct {
 }
 
 var parts = []part{
+	{"breaker", func(t testing.TB) func(http.Handler) http.Handler {
+		return must(breaker.New(breaker.Config{}))(t).Handler
+	}, ""},
 	{"reqid", func(t testing.TB) func(http.Handler) http.Handler {
 		return must(reqid.New(reqid.Config{}))(t).Handler
 	}, "X-Request-Id"},

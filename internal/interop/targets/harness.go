@@ -44,6 +44,7 @@ type Peer struct {
 // measures and a line here.
 func All() []Measure {
 	return slices.Concat(
+		breakerMeasures(),
 		reqidMeasures(),
 		storeMeasures(),
 		timeoutMeasures(),
