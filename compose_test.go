@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"example.com/plainware/breaker"
 	"example.com/plainware/cookies"
 	"example.com/plainware/cookies/session"
 	"example.com/plainware/forwardauth"
@@ -34,6 +35,9 @@ type part struct {
 }
 
 var parts = []part{
+	{"breaker", func(t testing.TB) func(http.Handler) http.Handler {
+		return must(breaker.New(breaker.Config{}))(t).Handler
+	}, nil, nil, false},
 	{"reqid", func(t testing.TB) func(http.Handler) http.Handler {
 		return must(reqid.New(reqid.Config{}))(t).Handler
 	}, []string{"X-Request-Id"}, []string{"X-Request-Id"}, false},

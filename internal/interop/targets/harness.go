@@ -98,6 +98,7 @@ type Peer struct {
 // measures and a line here.
 func All() []Measure {
 	return slices.Concat(
+		breakerMeasures(),
 		cookiesMeasures(),
 		forwardauthMeasures(),
 		paginateMeasures(),
