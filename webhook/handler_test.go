@@ -154,7 +154,7 @@ func TestReleased(t *testing.T) {
 	e.handle = func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) }
 	e.send("a", 599)
 	e.wantRuns(7)
-	e.handle = func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/", 302) }
+	e.handle = func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/", http.StatusFound) }
 	e.send("a", 302)
 	e.send("a", 200)
 	e.wantRuns(8)

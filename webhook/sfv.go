@@ -100,13 +100,12 @@ func (p *sfvParser) member() (m member, ok bool) {
 	if m.key, ok = p.key(); !ok {
 		return m, false
 	}
-	start := p.s
 	if !p.take('=') { // true, which nothing here has as its value
 		m.item.kind = 'f'
 		m.item.params, ok = p.parameters()
 		return m, ok
 	}
-	start = p.s
+	start := p.s
 	if p.take('(') {
 		m.list = true
 		m.items, m.params, ok = p.innerList()

@@ -334,7 +334,7 @@ func TestReplayKeyHasScheme(t *testing.T) {
 	if da.ReplayKey() == db.ReplayKey() {
 		t.Error("the same replay key")
 	}
-	if da.ReplayKey() != da.ReplayKey() {
+	if first, again := da.ReplayKey(), da.ReplayKey(); first != again {
 		t.Error("two calls give two keys")
 	}
 }
