@@ -96,6 +96,7 @@ func postgres(t *testing.T) (string, func(*testing.T) func()) {
 func TestFleet(t *testing.T) {
 	for _, b := range backends {
 		t.Run(b.name, func(t *testing.T) {
+			t.Parallel() // they mostly wait
 			where, stop := b.open(t)
 			for _, n := range []int{2, 4, 8} {
 				t.Run("quorum of "+string(rune('0'+n)), func(t *testing.T) { quorum(t, where, n) })
