@@ -266,8 +266,11 @@ func TestStreams(t *testing.T) {
 				close(release)
 				wg.Wait()
 				synctest.Wait()
-				if st := only(t, p); st.Active != 0 || st.Queued != 0 || st.Failed() != 0 {
-					t.Errorf("%d active, %d queued, %d failed", st.Active, st.Queued, st.Failed())
+				// Attempts may have failed: what a new connection allows is not known
+				// before its peer has said so, and a stream too many is refused
+				// and sent again. All requests have succeeded.
+				if st := only(t, p); st.Active != 0 || st.Queued != 0 {
+					t.Errorf("%d active, %d queued", st.Active, st.Queued)
 				}
 			})
 		})
