@@ -190,6 +190,7 @@ func TestEveryPair(t *testing.T) {
 						return func(next http.Handler) http.Handler { return o(i(next)) }
 					},
 					ReadsBody:       outer.reads || inner.reads,
+					Large:           largeBody,
 					RequestHeaders:  slices.Concat(outer.request, inner.request),
 					ResponseHeaders: slices.Concat(outer.response, inner.response),
 					PanicValue: func(v any) any {

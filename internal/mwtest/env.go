@@ -33,8 +33,9 @@ type env struct {
 	mw    Middleware // of a handler rule
 	tr    Transport  // of a transport rule
 
+	large int // size of a large body; 0 means largeSize
+
 	// For the tests of the rules themselves, with what is broken on purpose.
-	large   int  // size of a large body; 0 means largeSize
 	noRaces bool // leave out what only the race detector looks at
 
 	mu       sync.Mutex

@@ -56,6 +56,10 @@ type Middleware struct {
 	// calls the next handler. The rules that watch a handler read a body
 	// while it arrives are left out then.
 	ReadsBody bool
+
+	// Large is the size in bytes of a large body. 0 means 8 MiB, far beyond
+	// every buffer and flow-control window on the way.
+	Large int
 }
 
 // Run checks the rules of the composition contract.
@@ -71,7 +75,7 @@ func Run(t *testing.T, m Middleware) {
 		t.Run(r.name, func(t *testing.T) {
 			for _, p := range r.over {
 				t.Run(p.String(), func(t *testing.T) {
-					inBubble(t, r, &env{proto: p, mw: m})
+					inBubble(t, r, &env{proto: p, mw: m, large: m.Large})
 				})
 			}
 		})
