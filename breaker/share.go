@@ -23,10 +23,8 @@ import (
 //	probe        the places of probes, an instant
 //	s/g          probes that have succeeded
 //
-// Windows and votes are those of the store's clock. A process that counts itself
-// among a or r does so once for a vote, and for the next one with it, so that
-// there is no instant at which a vote has only begun. It does not do so a second
-// time when the answer got lost: being missing for a while is harmless.
+// Windows and votes are those of the store's clock. See ballot for how a and r
+// count processes; both have a second name that ends in an apostrophe.
 type share struct {
 	b     *Breaker
 	s     *syncer
@@ -43,8 +41,8 @@ type share struct {
 	raw     []byte // as it is in the store; nil is absent
 	age     int    // steps since it was read
 	outages int64  // what s.outages was then
-	active  int64  // the last vote that this process is counted in, among a
-	failing int64  // and among r
+	active  ballot // who has calls
+	failing ballot // who of them has too many failures
 	granted int64  // when ph.permit was set
 	enough  bool   // probes have succeeded
 	outvote bool   // the quorum has too many failures
@@ -52,7 +50,7 @@ type share struct {
 
 // plan says where in a batch the operations of a breaker are. Negative is none.
 type plan struct {
-	gen, calls, bad, before, votes, against, passed, take int
+	gen, calls, bad, before, passed, take int
 
 	phase   *phase
 	begun   counts // what calls and bad bring
@@ -120,7 +118,9 @@ func key(name string, gen, index int64) string {
 // ask adds what there is to ask, at an instant of the syncer's now. Before the
 // store's clock is known that is the generation only.
 func (sh *share) ask(now int64, known bool) {
-	sh.plan = plan{-1, -1, -1, -1, -1, -1, -1, -1, sh.b.phase.Load(), counts{}, 0, false}
+	sh.plan = plan{-1, -1, -1, -1, -1, -1, sh.b.phase.Load(), counts{}, 0, false}
+	sh.active.begin()
+	sh.failing.begin()
 	// Raised to what is known here, if it is less: then it got lost.
 	gen := store.Op{Ceil: max(1, sh.known.Gen), Step: 1, Max: sh.known.Gen, TTL: 2 * recordTTL}
 	sh.gen = sh.op("gen", gen)
@@ -159,39 +159,19 @@ func (sh *share) count(clock int64) {
 		return
 	}
 	k := clock / sh.vote()
-	active := "a/" + strconv.FormatInt(k, 10)
-	sh.active = sh.mark(active, "a/"+strconv.FormatInt(k+1, 10), k, sh.active, &sh.votes)
+	active := func(k int64) string { return "a/" + strconv.FormatInt(k, 10) }
+	sh.active.join(sh, active, k)
 	if !sh.accuses {
 		return
 	}
-	sh.accuse(g, k)
-	if sh.votes < 0 {
-		sh.votes = sh.op(active, store.Op{Step: 1})
-	}
+	failing := func(k int64) string { return key("r", g, k) }
+	sh.failing.join(sh, failing, k)
+	sh.failing.ask(sh, failing, k)
+	sh.active.ask(sh, active, k)
 	if sh.calls < 0 {
 		sh.calls = sh.op(key("c", g, j), store.Op{Step: 1})
 	}
 	sh.before = sh.op(key("c", g, j-1), store.Op{Step: 1})
-}
-
-func (sh *share) accuse(g, k int64) {
-	sh.failing = sh.mark(key("r", g, k), key("r", g, k+1), k, sh.failing, &sh.against)
-	if sh.against < 0 {
-		sh.against = sh.op(key("r", g, k), store.Op{Step: 1})
-	}
-}
-
-// mark counts this process in vote k, called now, and in the one after it, called
-// next, where it is not counted yet. It returns the last that it is counted in.
-func (sh *share) mark(now, next string, k, last int64, at *int) int64 {
-	one := store.Op{Step: 1, Min: 1, Max: 1, TTL: 4 * time.Duration(sh.vote())}
-	if last < k {
-		*at = sh.op(now, one)
-	}
-	if last < k+1 {
-		sh.op(next, one)
-	}
-	return k + 1
 }
 
 // unsent counts what the store has not been told of in a window, and takes it for
@@ -255,6 +235,8 @@ func (sh *share) trials() {
 // lost is told that the batch has failed. Whether it was applied is not known,
 // and only what may count twice is brought again.
 func (sh *share) lost() {
+	sh.active.lost()
+	sh.failing.lost()
 	sh.phase.unsent.Add(sh.proven)
 	for w := range sh.phase.windows() {
 		for i := range w.slots {
@@ -286,15 +268,16 @@ func (sh *share) learn(now int64) {
 	if sh.bad >= 0 {
 		st.Failures = value(sh.bad)
 	}
-	if sh.votes >= 0 {
-		st.Active = value(sh.votes)
+	if n, ok := sh.active.values(res); ok {
+		st.Active = n[0] + n[1]
 	}
-	st.Failing = value(sh.against)
+	n, voted := sh.failing.values(res)
+	st.Failing = max(n[0], n[1])
 	calls, active, against := st.Calls, st.Active, st.Failing
 	sh.mu.Unlock()
 
 	b := sh.b
-	sh.outvote = sh.accuses && sh.against >= 0 && sh.s.steady(now) &&
+	sh.outvote = sh.accuses && voted && sh.s.steady(now) &&
 		float64(against) > b.cfg.Quorum*float64(active) && calls >= int64(b.cfg.MinCalls)
 	sh.enough = sh.passed >= 0 && value(sh.passed) >= int64(b.cfg.Successes)
 	if sh.take < 0 || res[sh.take].Granted == 0 {

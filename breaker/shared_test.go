@@ -358,9 +358,7 @@ func TestStoreComesBack(t *testing.T) {
 		}
 		settle(time.Second)
 		down.Store(false)
-		// A step hears the store again, the second or third finds that it has done
-		// so for long enough, and the others follow with their next.
-		drive(t, all, 5*interval, breaker.Failure, func() bool {
+		drive(t, all, 3*interval, breaker.Failure, func() bool {
 			n := 0
 			for _, b := range all {
 				if b.Stats().Fleet.Open {

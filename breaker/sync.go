@@ -60,6 +60,7 @@ type syncer struct {
 	clocked bool  // it is known
 	warm    int64 // since when the store has answered without a break
 	broken  bool  // the last step has failed
+	back    bool  // it has not, but the one before has
 	outages int64 // how often it has begun to fail
 	n       int64 // steps
 	reads   int   // of records in this step
@@ -153,7 +154,7 @@ func (s *syncer) run() {
 		if s.n == 1 {
 			close(s.first)
 		}
-		timer.Reset(time.Duration(float64(s.every) * (0.8 + 0.4*rand.Float64())))
+		timer.Reset(s.pause())
 		select {
 		case <-timer.C:
 		case <-s.wake:
@@ -162,6 +163,23 @@ func (s *syncer) run() {
 			return
 		}
 	}
+}
+
+// pause is the time until the next step. What could not be said while the store
+// was away is said at once, and the step that finds that it has been back for long
+// enough is not a jittered interval late.
+func (s *syncer) pause() time.Duration {
+	if s.back {
+		s.back = false
+		return 0
+	}
+	d := time.Duration(float64(s.every) * (0.8 + 0.4*rand.Float64()))
+	if !s.broken && s.clocked {
+		if rest := time.Duration(s.warm + s.settled() - s.now()); rest > 0 {
+			d = min(d, rest)
+		}
+	}
+	return d
 }
 
 // step asks the store about everything, and tells it everything.
@@ -186,7 +204,7 @@ func (s *syncer) step(ctx context.Context, patience time.Duration) {
 		}
 	}
 	if s.broken {
-		s.broken = false
+		s.broken, s.back = false, true
 		s.log.Info("breaker: the store answers again")
 	}
 	if s.clocked {
@@ -264,5 +282,8 @@ func (s *syncer) failed(err error) {
 // steady reports whether the store has answered for so long that the other
 // processes have been there since.
 func (s *syncer) steady(now int64) bool {
-	return !s.broken && now-s.warm >= int64(s.every+s.every/4)
+	return !s.broken && now-s.warm >= s.settled()
 }
+
+// settled is in how long all processes have made a step, in ns.
+func (s *syncer) settled() int64 { return int64(s.every + s.every/4) }
