@@ -5,20 +5,14 @@ package breaker
 import (
 	"context"
 	"database/sql"
-	"errors"
-	"net"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"example.com/plainware/internal/interop/pgstore/pgserver"
-	"example.com/plainware/internal/interop/prog"
+	"example.com/plainware/internal/interop/redisstore/redisserver"
 )
 
 // backend is a store that processes share. stop keeps it from answering until the
@@ -53,38 +47,15 @@ func sqlite(t *testing.T) (string, func(*testing.T) func()) {
 }
 
 func redisServer(t *testing.T) (string, func(*testing.T) func()) {
-	path := prog.Need(t, "redis-server")
-	dir := t.TempDir()
-	var server *exec.Cmd
-	addr := prog.Start(t, func(addr string) *exec.Cmd {
-		_, port, _ := net.SplitHostPort(addr)
-		server = exec.Command(path, "--port", port, "--bind", "127.0.0.1", "--dir", dir, "--save", "",
-			"--daemonize", "no", "--appendonly", "yes", "--appendfsync", "always")
-		return server
-	}, func(ctx context.Context, addr string) error {
-		c := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: -1})
-		defer c.Close()
-		return c.Ping(ctx).Err()
-	})
-	return "redis " + addr, func(t *testing.T) func() {
-		server.Process.Signal(syscall.SIGSTOP)
-		return func() { server.Process.Signal(syscall.SIGCONT) }
+	s := redisserver.Start(t, "--appendonly", "yes", "--appendfsync", "always")
+	return "redis " + s.Addr, func(*testing.T) func() {
+		s.Signal(syscall.SIGSTOP)
+		return func() { s.Signal(syscall.SIGCONT) }
 	}
 }
 
 func postgres(t *testing.T) (string, func(*testing.T) func()) {
-	s, err := pgserver.New()
-	if errors.Is(err, pgserver.ErrMissing) && os.Getenv(prog.Required) == "" {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	s := pgserver.ForTest(t)
 	return "postgres " + s.URL(""), func(t *testing.T) func() {
 		if err := s.Pause(); err != nil {
 			t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/plainware/internal/interop/pgstore/pgserver"
 	"example.com/plainware/store"
 	"example.com/plainware/store/pgstore"
 )
@@ -133,7 +134,7 @@ func TestCancel(t *testing.T) {
 // A server that does not answer costs each call its deadline and no more, a
 // goroutine to nobody, and is used again when it is back.
 func TestStall(t *testing.T) {
-	srv := ownServer(t)
+	srv := pgserver.ForTest(t)
 	db := open(t, "pgx", srv.URL(""))
 	s := newStore(t, pgstore.Config{DB: db})
 	all := calls(s)
@@ -175,7 +176,7 @@ func TestStall(t *testing.T) {
 // Calls fail while the server is down, and succeed again when it is back, on
 // the same Store.
 func TestRestart(t *testing.T) {
-	srv := ownServer(t)
+	srv := pgserver.ForTest(t)
 	db := open(t, "pgx", srv.URL(""))
 	s := newStore(t, pgstore.Config{DB: db})
 	all := calls(s)

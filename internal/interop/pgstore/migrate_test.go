@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/plainware/internal/interop/pgstore/pgserver"
 	"example.com/plainware/store"
 	"example.com/plainware/store/pgstore"
 )
@@ -332,7 +333,7 @@ func TestKeep(t *testing.T) {
 	async := open(t, "pgx", server(t).URL("synchronous_commit=off"))
 	refused(newStore(t, pgstore.Config{DB: async, Schema: schema}), "synchronous_commit = on")
 
-	own := ownServer(t)
+	own := pgserver.ForTest(t)
 	odb := open(t, "pgx", own.URL(""))
 	o := newStore(t, pgstore.Config{DB: odb})
 	execute(t, odb, `ALTER SYSTEM SET fsync = off`)

@@ -5,7 +5,6 @@ package pgstore_test
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -20,7 +19,6 @@ import (
 	_ "github.com/lib/pq"
 
 	"example.com/plainware/internal/interop/pgstore/pgserver"
-	"example.com/plainware/internal/interop/prog"
 	"example.com/plainware/store"
 	"example.com/plainware/store/pgstore"
 )
@@ -43,37 +41,12 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// need fails or skips the test if there is no server, as the environment says.
-func need(t testing.TB, err error) {
-	t.Helper()
-	switch {
-	case err == nil:
-	case errors.Is(err, pgserver.ErrMissing) && os.Getenv(prog.Required) == "":
-		t.Skip(err)
-	default:
-		t.Fatal(err)
-	}
-}
-
 // server returns the server that all tests share which do not harm it.
 func server(t testing.TB) *pgserver.Server {
 	t.Helper()
 	sharedOnce.Do(func() { shared, sharedErr = pgserver.New() })
-	need(t, sharedErr)
+	pgserver.Need(t, sharedErr)
 	return shared
-}
-
-// ownServer returns a server to stop, crash and pause.
-func ownServer(t testing.TB) *pgserver.Server {
-	t.Helper()
-	s, err := pgserver.New()
-	need(t, err)
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
 }
 
 func open(t testing.TB, driver, url string) *sql.DB {

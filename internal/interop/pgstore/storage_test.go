@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/plainware/internal/interop/pgstore/pgserver"
 	"example.com/plainware/store"
 	"example.com/plainware/store/pgstore"
 )
@@ -52,7 +53,7 @@ func TestRefusalIsRead(t *testing.T) {
 
 // Registers never wait for the disk, values do.
 func TestDurability(t *testing.T) {
-	srv := ownServer(t)
+	srv := pgserver.ForTest(t)
 	db := open(t, "pgx", srv.URL(""))
 	s := newStore(t, pgstore.Config{DB: db})
 	execute(t, db, `ALTER SYSTEM SET wal_writer_delay = '10s'`) // it syncs too

@@ -31,6 +31,7 @@ import (
 	"github.com/ulule/limiter/v3/drivers/middleware/stdlib"
 	"github.com/ulule/limiter/v3/drivers/store/memory"
 
+	"example.com/plainware/internal/interop/redisstore/redisserver"
 	"example.com/plainware/ratelimit"
 	"example.com/plainware/store"
 )
@@ -212,7 +213,7 @@ func TestEvictionAttack(t *testing.T) {
 // answers with 500. Ours is one operation of the store.
 func TestHotKeyErrors(t *testing.T) {
 	const callers, length = 32, time.Second
-	s := startRedis(t)
+	s := redisserver.Start(t)
 	storm := func(h http.Handler) (requests, errors int64) {
 		var wg sync.WaitGroup
 		until := time.Now().Add(length)
@@ -229,7 +230,7 @@ func TestHotKeyErrors(t *testing.T) {
 		wg.Wait()
 		return requests, errors
 	}
-	rdb := redis.NewClient(&redis.Options{Addr: s.addr, MaxRetries: -1})
+	rdb := redis.NewClient(&redis.Options{Addr: s.Addr, MaxRetries: -1})
 	defer rdb.Close()
 	cas := must(goredisstore.NewCtx(rdb, "throttled:"))
 	quota := throttled.RateQuota{MaxRate: throttled.PerSec(1_000_000), MaxBurst: 1_000_000}
@@ -237,7 +238,7 @@ func TestHotKeyErrors(t *testing.T) {
 	requests, failed := storm((&throttled.HTTPRateLimiterCtx{RateLimiter: l, VaryBy: &throttled.VaryBy{RemoteAddr: true}}).RateLimit(nothing))
 	t.Logf("throttled: %d of %d requests answered with 500 (%.1f %%)", failed, requests, 100*float64(failed)/float64(requests))
 
-	shared, done, err := openStore(t.Context(), "redis", s.addr, new(atomic.Int64))
+	shared, done, err := openStore(t.Context(), "redis", s.Addr, new(atomic.Int64))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -365,8 +366,8 @@ func TestStalledServer(t *testing.T) {
 // ratelimit 16: what the fields promise is kept by a client that obeys them,
 // whether or not the limit is shared.
 func TestObedientClient(t *testing.T) {
-	s := startRedis(t)
-	shared, done, err := openStore(t.Context(), "redis", s.addr, new(atomic.Int64))
+	s := redisserver.Start(t)
+	shared, done, err := openStore(t.Context(), "redis", s.Addr, new(atomic.Int64))
 	if err != nil {
 		t.Fatal(err)
 	}

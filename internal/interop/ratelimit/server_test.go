@@ -3,25 +3,20 @@
 package ratelimit
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"errors"
-	"net"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib"
 	_ "github.com/mattn/go-sqlite3"
 	"github.com/redis/go-redis/v9"
 
 	"example.com/plainware/internal/interop/pgstore/pgserver"
-	"example.com/plainware/internal/interop/prog"
+	"example.com/plainware/internal/interop/redisstore/redisserver"
 	"example.com/plainware/store"
 	"example.com/plainware/store/pgstore"
 	"example.com/plainware/store/redisstore"
@@ -53,19 +48,13 @@ var backends = []struct {
 
 // stallingRedis starts a server that can be stopped in its tracks.
 func stallingRedis(t testing.TB) (b *backend, stall, resume func()) {
-	s := startRedis(t)
-	signal := func(sig syscall.Signal) func() {
-		return func() {
-			if err := s.cmd.Process.Signal(sig); err != nil {
-				t.Error(err)
-			}
-		}
-	}
-	return &backend{name: "redis", addr: s.addr}, signal(syscall.SIGSTOP), signal(syscall.SIGCONT)
+	s := redisserver.Start(t)
+	signal := func(sig syscall.Signal) func() { return func() { s.Signal(sig) } }
+	return &backend{name: "redis", addr: s.Addr}, signal(syscall.SIGSTOP), signal(syscall.SIGCONT)
 }
 
 func stallingPostgres(t testing.TB) (b *backend, stall, resume func()) {
-	s := startPostgres(t)
+	s := pgserver.ForTest(t)
 	pause := func() {
 		if err := s.Pause(); err != nil {
 			t.Error(err)
@@ -77,16 +66,16 @@ func stallingPostgres(t testing.TB) (b *backend, stall, resume func()) {
 // newRedis starts a server that has in its file what it acknowledges, so that
 // kill -9 loses nothing; a power cut would.
 func newRedis(t testing.TB) *backend {
-	s := startRedis(t, "--appendonly", "yes", "--appendfsync", "everysec")
+	s := redisserver.Start(t, "--appendonly", "yes", "--appendfsync", "everysec")
 	return &backend{
-		name: "redis", addr: s.addr,
-		stop:  func(testing.TB) { s.kill() },
-		start: func(t testing.TB) { s.run(t) },
+		name: "redis", addr: s.Addr,
+		stop:  func(testing.TB) { s.Kill() },
+		start: func(testing.TB) { s.Run() },
 	}
 }
 
 func newPostgres(t testing.TB) *backend {
-	s := startPostgres(t)
+	s := pgserver.ForTest(t)
 	check := func(f func() error) func(testing.TB) {
 		return func(t testing.TB) {
 			t.Helper()
@@ -96,24 +85,6 @@ func newPostgres(t testing.TB) *backend {
 		}
 	}
 	return &backend{name: "postgres", addr: s.URL(""), stop: check(s.Stop), start: check(s.Start)}
-}
-
-func startPostgres(t testing.TB) *pgserver.Server {
-	t.Helper()
-	s, err := pgserver.New()
-	switch {
-	case err == nil:
-	case errors.Is(err, pgserver.ErrMissing) && os.Getenv(prog.Required) == "":
-		t.Skip(err)
-	default:
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
 }
 
 // openStore opens a store in a backend, as a user's program does. The clients
@@ -151,74 +122,4 @@ func openStore(ctx context.Context, name, addr string, calls *atomic.Int64) (s s
 		return s, func() { s.Close(); db.Close() }, nil
 	}
 	return nil, nil, errors.New("no backend " + name)
-}
-
-// redisServer is a redis-server on a port and in a directory of its own.
-type redisServer struct {
-	addr string
-	args []string
-	cmd  *exec.Cmd
-	out  bytes.Buffer
-	done chan struct{}
-}
-
-// startRedis starts a server until the end of the test. The arguments are its
-// configuration, as on its command line.
-func startRedis(t testing.TB, args ...string) *redisServer {
-	t.Helper()
-	path := prog.Need(t, "redis-server")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	s := &redisServer{addr: l.Addr().String()}
-	_, port, _ := net.SplitHostPort(s.addr)
-	s.args = append([]string{
-		path, "--port", port, "--bind", "127.0.0.1", "--dir", t.TempDir(), "--save", "", "--daemonize", "no",
-	}, args...)
-	s.run(t)
-	t.Cleanup(func() {
-		s.kill()
-		if t.Failed() {
-			t.Logf("redis-server printed:\n%s", s.out.String())
-		}
-	})
-	return s
-}
-
-// run starts it, and returns when it answers.
-func (s *redisServer) run(t testing.TB) {
-	t.Helper()
-	s.cmd = exec.Command(s.args[0], s.args[1:]...)
-	s.cmd.Stdout, s.cmd.Stderr = &s.out, &s.out
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	s.done = done
-	go func() {
-		s.cmd.Wait()
-		close(done)
-	}()
-	c := redis.NewClient(&redis.Options{Addr: s.addr, MaxRetries: -1})
-	defer c.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	for c.Ping(ctx).Err() != nil {
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-done:
-			t.Fatalf("redis-server ended:\n%s", s.out.String())
-		case <-ctx.Done():
-			t.Fatal("redis-server does not get ready")
-		}
-	}
-}
-
-// kill ends the server at once, as kill -9 does.
-func (s *redisServer) kill() {
-	s.cmd.Process.Kill()
-	<-s.done
 }

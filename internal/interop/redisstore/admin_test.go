@@ -16,7 +16,7 @@ import (
 func TestKeep(t *testing.T) {
 	each(t, func(t *testing.T, c client) {
 		s := start(t, "--maxmemory", "100mb", "--maxmemory-policy", "volatile-ttl")
-		st := c.store(t, nil, s.addr)
+		st := c.store(t, nil, s.Addr)
 		refused := func(parts ...string) {
 			t.Helper()
 			_, err := store.Keep(st)
@@ -43,7 +43,7 @@ func TestKeep(t *testing.T) {
 		if _, err := store.Keep(st); err != nil {
 			t.Error(err)
 		}
-		trusting := c.store(t, func(c *redisstore.Config) { c.TrustKeep = true }, s.addr)
+		trusting := c.store(t, func(c *redisstore.Config) { c.TrustKeep = true }, s.Addr)
 		s.config("appendonly", "no")
 		if _, err := store.Keep(trusting); err != nil {
 			t.Error(err)
@@ -56,10 +56,10 @@ func TestRefusedCommands(t *testing.T) {
 	hidden := start(t, "--rename-command", "CONFIG", "")
 	noScripts := start(t, "--rename-command", "EVALSHA", "")
 	each(t, func(t *testing.T, c client) {
-		if _, err := store.Keep(c.store(t, nil, hidden.addr)); err == nil || !strings.Contains(err.Error(), "appendfsync is always is unknown") {
+		if _, err := store.Keep(c.store(t, nil, hidden.Addr)); err == nil || !strings.Contains(err.Error(), "appendfsync is always is unknown") {
 			t.Errorf("Keep: %v", err)
 		}
-		config, closeClient := c.open(t, noScripts.addr)
+		config, closeClient := c.open(t, noScripts.Addr)
 		defer closeClient()
 		_, err := redisstore.New(t.Context(), config)
 		if err == nil || !strings.Contains(err.Error(), "does not know a command") || strings.Contains(err.Error(), "plainware") {
@@ -72,7 +72,7 @@ func TestRefusedCommands(t *testing.T) {
 func TestClusterMistaken(t *testing.T) {
 	nodes := cluster(t, 3)
 	c := clients[0]
-	st := c.store(t, nil, nodes[0].addr)
+	st := c.store(t, nil, nodes[0].Addr)
 	seen := false
 	for i := range 50 {
 		if _, _, err := st.Get(t.Context(), fmt.Sprint(i)); err != nil && strings.Contains(err.Error(), "needs a client for clusters") {
@@ -98,7 +98,7 @@ func TestClusterMistaken(t *testing.T) {
 func addrs(nodes []*server) []string {
 	var a []string
 	for _, s := range nodes {
-		a = append(a, s.addr)
+		a = append(a, s.Addr)
 	}
 	return a
 }

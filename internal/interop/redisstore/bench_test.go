@@ -19,7 +19,7 @@ func eachClient(b *testing.B, f func(b *testing.B, c client, config redisstore.C
 			continue
 		}
 		b.Run(c.name, func(b *testing.B) {
-			config, closeClient := c.open(b, s.addr)
+			config, closeClient := c.open(b, s.Addr)
 			defer closeClient()
 			st, err := redisstore.New(b.Context(), config)
 			if err != nil {

@@ -60,7 +60,7 @@ func TestExact(t *testing.T) {
 		seed := uint64(time.Now().UnixNano())
 		t.Logf("seed %d", seed)
 		rnd := rand.New(rand.NewPCG(seed, 1))
-		st := c.store(t, func(c *redisstore.Config) { c.Prefix = fmt.Sprint("exact", seed, ":") }, s.addr)
+		st := c.store(t, func(c *redisstore.Config) { c.Prefix = fmt.Sprint("exact", seed, ":") }, s.Addr)
 		models := make([]model, 30)
 		healed := 0
 		check := func(i int, op store.Op, m *model, got store.Result) {
@@ -158,7 +158,7 @@ func plant(t *testing.T, s *server, op store.Op, text string) {
 // after one refill. (ratelimit 7)
 func TestClockStep(t *testing.T) {
 	s := start(t)
-	st := clients[0].store(t, nil, s.addr)
+	st := clients[0].store(t, nil, s.Addr)
 	op := store.Op{Space: "step", Key: "k", Clock: true, Ceil: int64(time.Second), Step: int64(100 * time.Millisecond), Min: 1, Max: 1}
 	for _, ahead := range []time.Duration{3 * time.Second, time.Hour, 365 * 24 * time.Hour, 200 * 365 * 24 * time.Hour} {
 		plant(t, s, op, fmt.Sprint(time.Now().Add(ahead).UnixNano()))
@@ -192,7 +192,7 @@ func TestClockStep(t *testing.T) {
 // before the register means nothing, and soon after.
 func TestRegisterAtRest(t *testing.T) {
 	s := start(t)
-	st := clients[0].store(t, nil, s.addr)
+	st := clients[0].store(t, nil, s.Addr)
 	admin := s.client()
 	ctx := t.Context()
 	const key = "plainware:r:{k}rest"
@@ -239,7 +239,7 @@ func TestRegisterAtRest(t *testing.T) {
 // harm to others, and what is not a number is an error.
 func TestStrangeRegisters(t *testing.T) {
 	s := start(t)
-	st := clients[0].store(t, nil, s.addr)
+	st := clients[0].store(t, nil, s.Addr)
 	clock := store.Op{Space: "odd", Key: "k", Clock: true, Ceil: int64(time.Second), Step: 1e6, Min: 1, Max: 1}
 	count := store.Op{Space: "odd", Key: "k", Ceil: 10, Step: 1, Min: 1, Max: 1}
 	for _, text := range []string{"0", "5", "-5", "123456789", "-123456789", "1234567890", "-1234567890123"} {
@@ -278,7 +278,7 @@ func TestStrangeRegisters(t *testing.T) {
 func TestFull(t *testing.T) {
 	s := start(t)
 	each(t, func(t *testing.T, c client) {
-		st := c.store(t, nil, s.addr)
+		st := c.store(t, nil, s.Addr)
 		s.config("maxmemory", "1")
 		defer s.config("maxmemory", "0")
 		ctx := t.Context()

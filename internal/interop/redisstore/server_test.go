@@ -3,93 +3,28 @@
 package redisstore
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"example.com/plainware/internal/interop/redisstore/redisserver"
 	"github.com/redis/go-redis/v9"
-
-	"example.com/plainware/internal/interop/prog"
 )
 
-// readyWithin bounds the start of a server.
-const readyWithin = 30 * time.Second
-
-// server is a redis-server on a port and in a directory of its own.
+// server is a redis-server of a test's own.
 type server struct {
-	t    testing.TB
-	addr string
-	args []string
-
-	cmd  *exec.Cmd
-	out  bytes.Buffer
-	done chan struct{}
+	*redisserver.Server
+	t testing.TB
 }
 
-// start starts a server until the end of the test. The arguments are its
-// configuration, as on its command line.
 func start(t testing.TB, args ...string) *server {
 	t.Helper()
-	path := prog.Need(t, "redis-server")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	s := &server{t: t, addr: l.Addr().String()}
-	_, port, _ := net.SplitHostPort(s.addr)
-	s.args = append([]string{
-		path, "--port", port, "--bind", "127.0.0.1", "--dir", t.TempDir(), "--save", "", "--daemonize", "no",
-	}, args...)
-	s.run()
-	t.Cleanup(func() {
-		s.kill()
-		if t.Failed() {
-			t.Logf("redis-server printed:\n%s", s.out.String())
-		}
-	})
-	return s
-}
-
-func (s *server) run() {
-	s.t.Helper()
-	s.cmd = exec.Command(s.args[0], s.args[1:]...)
-	s.cmd.Stdout, s.cmd.Stderr = &s.out, &s.out
-	if err := s.cmd.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	done := make(chan struct{})
-	s.done = done
-	go func() {
-		s.cmd.Wait()
-		close(done)
-	}()
-	c := redis.NewClient(&redis.Options{Addr: s.addr, MaxRetries: -1})
-	defer c.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), readyWithin)
-	defer cancel()
-	for c.Ping(ctx).Err() != nil {
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-done:
-			s.t.Fatalf("redis-server ended:\n%s", s.out.String())
-		case <-ctx.Done():
-			s.t.Fatalf("redis-server is not ready after %v", readyWithin)
-		}
-	}
-}
-
-// kill ends the server at once, as kill -9 does.
-func (s *server) kill() {
-	s.cmd.Process.Kill()
-	<-s.done
+	return &server{redisserver.Start(t, args...), t}
 }
 
 // config sets a setting of the running server.
@@ -103,7 +38,7 @@ func (s *server) config(name, value string) {
 // client returns a client for what the store does not do, closed at the end of
 // the test.
 func (s *server) client() *redis.Client {
-	c := redis.NewClient(&redis.Options{Addr: s.addr})
+	c := redis.NewClient(&redis.Options{Addr: s.Addr})
 	s.t.Cleanup(func() { c.Close() })
 	return c
 }
@@ -126,14 +61,14 @@ func cluster(t testing.TB, n int) []*server {
 			t.Fatal(err)
 		}
 		for _, other := range nodes[:i] {
-			host, port, _ := net.SplitHostPort(other.addr)
-			bus := other.args[indexOf(other.args, "--cluster-port")+1]
+			host, port, _ := net.SplitHostPort(other.Addr)
+			bus := other.Args[indexOf(other.Args, "--cluster-port")+1]
 			if err := c.Do(ctx, "CLUSTER", "MEET", host, port, bus).Err(); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	deadline := time.Now().Add(readyWithin)
+	deadline := time.Now().Add(redisserver.ReadyWithin)
 	for _, s := range nodes {
 		c := s.client()
 		for {

@@ -32,8 +32,8 @@ func TestStore(t *testing.T) {
 		other := clients[(i+1)%len(clients)]
 		t.Run(strings.ReplaceAll(c.name, " ", "_"), func(t *testing.T) {
 			storetest.RunWith(t, storetest.Options{
-				Open:   func(t *testing.T) store.Store { return c.store(t, nil, s.addr) },
-				Second: func(t *testing.T, _ store.Store) store.Store { return other.store(t, nil, s.addr) },
+				Open:   func(t *testing.T) store.Store { return c.store(t, nil, s.Addr) },
+				Second: func(t *testing.T, _ store.Store) store.Store { return other.store(t, nil, s.Addr) },
 			})
 		})
 	}
@@ -47,7 +47,7 @@ func TestTwoProcesses(t *testing.T) {
 	granted, won := make([]int, 2), make([]int, 2)
 	for i := range 2 {
 		cmd := exec.Command(self(t))
-		cmd.Env = append(os.Environ(), role+"="+s.addr, fmt.Sprintf("REDISSTORE_TEST_CLIENT=%d", 2*i))
+		cmd.Env = append(os.Environ(), role+"="+s.Addr, fmt.Sprintf("REDISSTORE_TEST_CLIENT=%d", 2*i))
 		wg.Go(func() {
 			out, err := cmd.CombinedOutput()
 			if err != nil {

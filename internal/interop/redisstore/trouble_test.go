@@ -34,7 +34,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 func TestScriptFlush(t *testing.T) {
 	s := start(t)
 	each(t, func(t *testing.T, c client) {
-		st := c.store(t, nil, s.addr)
+		st := c.store(t, nil, s.Addr)
 		admin := s.client()
 		stop := make(chan struct{})
 		var flusher, wg sync.WaitGroup
@@ -91,7 +91,7 @@ func TestStall(t *testing.T) {
 	s := start(t)
 	each(t, func(t *testing.T, c client) {
 		before := runtime.NumGoroutine()
-		config, closeClient := c.open(t, s.addr)
+		config, closeClient := c.open(t, s.Addr)
 		const most = 16
 		config.MaxCalls = most
 		config.Timeout = time.Second
@@ -102,12 +102,12 @@ func TestStall(t *testing.T) {
 		if err := st.Put(t.Context(), "k", []byte("v"), 0); err != nil {
 			t.Fatal(err)
 		}
-		s.cmd.Process.Signal(syscall.SIGSTOP)
+		s.Signal(syscall.SIGSTOP)
 		resumed := false
 		resume := func() {
 			if !resumed {
 				resumed = true
-				s.cmd.Process.Signal(syscall.SIGCONT)
+				s.Signal(syscall.SIGCONT)
 			}
 		}
 		defer resume()
@@ -169,7 +169,7 @@ func TestImpatientCaller(t *testing.T) {
 	s := start(t)
 	each(t, func(t *testing.T, c client) {
 		for range 15 {
-			config, closeClient := c.open(t, s.addr)
+			config, closeClient := c.open(t, s.Addr)
 			st, err := redisstore.New(t.Context(), config)
 			if err != nil {
 				t.Fatal(err)
@@ -204,7 +204,7 @@ func TestImpatientCaller(t *testing.T) {
 func TestRestart(t *testing.T) {
 	each(t, func(t *testing.T, c client) {
 		s := start(t, "--appendonly", "yes", "--appendfsync", "always")
-		st := c.store(t, nil, s.addr)
+		st := c.store(t, nil, s.Addr)
 		kept, err := store.Keep(st)
 		if err != nil {
 			t.Fatal(err)
@@ -239,7 +239,7 @@ func TestRestart(t *testing.T) {
 			})
 		}
 		eventually(t, "100 values", func() bool { return acknowledged.Load() >= 100 })
-		s.kill()
+		s.Kill()
 		<-broke
 		wg.Wait()
 		down, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
@@ -252,7 +252,7 @@ func TestRestart(t *testing.T) {
 			t.Errorf("an error after %v", took)
 		}
 
-		s.run()
+		s.Run()
 		eventually(t, "an answer after the restart", func() bool {
 			ctx, cancel := context.WithTimeout(ctx, time.Second)
 			defer cancel()
@@ -294,7 +294,7 @@ func TestNothingLeaks(t *testing.T) {
 	each(t, func(t *testing.T, c client) {
 		before := runtime.NumGoroutine()
 		for range 3 {
-			config, closeClient := c.open(t, s.addr)
+			config, closeClient := c.open(t, s.Addr)
 			st, err := redisstore.New(t.Context(), config)
 			if err != nil {
 				t.Fatal(err)
