@@ -126,10 +126,11 @@ func busiest(all []admission, w time.Duration) int {
 // does; of the other limits it is no more than their documented bound.
 func TestWindowBoundary(t *testing.T) {
 	const n, window = 100, 500 * time.Millisecond
-	attack := func(admits func() bool) int {
+	attack := func(admits func() bool) (most int, held bool) {
 		start := time.Now()
 		var all []admission
 		for ask := 1; time.Since(start) < 2*window; ask = 20 {
+			begun := time.Now()
 			for range ask {
 				before := time.Now().UnixNano()
 				if admits() {
@@ -140,14 +141,17 @@ func TestWindowBoundary(t *testing.T) {
 				<-time.After(window - 20*time.Millisecond)
 			} else {
 				<-time.After(500 * time.Microsecond)
+				// The machine may have been busy with something else.
+				held = held || time.Since(begun) > 10*time.Millisecond
 			}
 		}
-		return busiest(all, window)
+		return busiest(all, window), held
 	}
 	for _, p := range peers {
 		t.Run(p.name, func(t *testing.T) {
 			t.Parallel()
-			t.Logf("%d of %d", attack(admits(p.make(t, n, window))), n)
+			got, _ := attack(admits(p.make(t, n, window)))
+			t.Logf("%d of %d", got, n)
 		})
 	}
 	for _, c := range []struct {
@@ -161,10 +165,18 @@ func TestWindowBoundary(t *testing.T) {
 	} {
 		t.Run("ours, "+c.limit.String(), func(t *testing.T) {
 			t.Parallel()
-			got := attack(admits(newLimiter(t, ratelimit.Config{Limit: c.limit}).Handler(nothing)))
-			t.Logf("%d of %d", got, n)
-			if got > c.most || int64(got) > c.limit.Bound(window) || got < n*9/10 {
-				t.Errorf("%d in a window, want at most %d", got, c.most)
+			for range 10 {
+				got, held := attack(admits(newLimiter(t, ratelimit.Config{Limit: c.limit}).Handler(nothing)))
+				t.Logf("%d of %d, held up: %t", got, n, held)
+				if got > c.most || int64(got) > c.limit.Bound(window) {
+					t.Errorf("%d in a window, want at most %d", got, c.most)
+				}
+				if got >= n*9/10 {
+					break
+				}
+				if !held { // otherwise that was not all that an attacker can do
+					t.Fatalf("%d in a window, want nearly %d", got, n)
+				}
 			}
 		})
 	}
