@@ -6,6 +6,21 @@
 //     the context, both headers, the log and outgoing calls.
 //   - [example.com/plainware/timeout] limits how long a request may take, in
 //     total and by phase, and streams.
+//   - [example.com/plainware/ratelimit] limits by key with a bound that holds
+//     for any window, in one process or many.
+//   - [example.com/plainware/breaker] stops calling what is down.
+//   - [example.com/plainware/forwardauth] lets another service decide who may
+//     pass, and fails closed.
+//   - [example.com/plainware/upstream] is the back ends of a gateway: pooling,
+//     balancing, health, retries and a streaming proxy.
+//   - [example.com/plainware/wsproxy] carries WebSockets from HTTP/1.1 and HTTP/2
+//     clients to back ends.
+//   - [example.com/plainware/cookies] seals or signs values in the browser, and
+//     [example.com/plainware/cookies/session] keeps sessions on the server.
+//   - [example.com/plainware/webhook] verifies deliveries over the bytes as
+//     received, and signs your own.
+//   - [example.com/plainware/paginate] is for lists: signed keyset cursors, links
+//     and walking them.
 //   - [example.com/plainware/store] is the contract for shared state, with
 //     backends in memory, SQLite, Redis or Valkey, and PostgreSQL.
 //
