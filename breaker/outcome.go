@@ -58,18 +58,23 @@ type Result struct {
 // Classify is the default of [Config.Classify].
 //
 // Ignored are calls that the caller has given up (the request's context was
-// cancelled), and those that another breaker has refused. Failures are all
-// other errors, the caller's deadline included, panics, and the statuses from
-// 500 up, without 501 and 505, which say something about the request.
+// cancelled), those that another breaker has refused, and those that a middleware
+// outside ended for what the client did: an error, or a cause of the request's
+// context, with an HTTPStatus from 400 to 499, such as the 408 of an upload that
+// stalls, or an [http.MaxBytesError]. Failures are all other errors, the caller's
+// deadline included, panics, and the statuses from 500 up, without 501 and 505,
+// which say something about the request.
 func Classify(r Result) Outcome {
 	if r.Request != nil {
 		ctx := r.Request.Context()
-		if ctx.Err() != nil && !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
-			return Ignored
+		if ctx.Err() != nil {
+			if cause := context.Cause(ctx); clientFault(cause) || !errors.Is(cause, context.DeadlineExceeded) {
+				return Ignored
+			}
 		}
 	}
 	if r.Err != nil {
-		if _, ok := errors.AsType[*OpenError](r.Err); ok {
+		if _, ok := errors.AsType[*OpenError](r.Err); ok || clientFault(r.Err) {
 			return Ignored
 		}
 		return Failure
@@ -83,4 +88,16 @@ func Classify(r Result) Outcome {
 		return Failure
 	}
 	return Success
+}
+
+// clientFault reports whether err says that it is an answer to what the client did.
+func clientFault(err error) bool {
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return true
+	}
+	e, ok := errors.AsType[interface {
+		error
+		HTTPStatus() int
+	}](err)
+	return ok && e.HTTPStatus()/100 == 4
 }
