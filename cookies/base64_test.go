@@ -55,6 +55,22 @@ func TestDecodeLengths(t *testing.T) {
 	}
 }
 
+// Values are written as the standard library writes them, whatever their length
+// and what stands before them.
+func TestEncodeLengths(t *testing.T) {
+	for n := range 70 {
+		src := bytes.Repeat([]byte{0xfb, 0x01, 0x7e, 0xff, 0x80}, 14)[:n]
+		for _, dst := range []string{"", "before"} {
+			if got, want := string(appendEncoded([]byte(dst), src)), dst+encoding.EncodeToString(src); got != want {
+				t.Errorf("%d bytes after %q: %q, want %q", n, dst, got, want)
+			}
+		}
+	}
+	if all := string(appendEncoded(nil, bytes.Repeat([]byte{0, 0x10, 0x83, 0x10, 0x51, 0x87}, 9))); !strings.HasPrefix(all, "ABCDEFGH") {
+		t.Errorf("%q", all)
+	}
+}
+
 func valid(s string, want []byte) bool {
 	got, ok := appendDecoded(nil, s)
 	return ok && bytes.Equal(got, want)
@@ -72,8 +88,25 @@ func FuzzDecodeText(f *testing.F) {
 		if ok != valid || ok && !bytes.Equal(got, want) {
 			t.Errorf("%q: %x, %v; want %x, %v", s, got, ok, want, valid)
 		}
-		if ok && encoding.EncodeToString(got) != s {
-			t.Errorf("%q is %q too", s, encoding.EncodeToString(got))
+		if ok && string(appendEncoded(nil, got)) != s {
+			t.Errorf("%q is %q too", s, appendEncoded(nil, got))
+		}
+		if got, want := string(appendEncoded(nil, []byte(s))), encoding.EncodeToString([]byte(s)); got != want {
+			t.Errorf("%q is written %q, want %q", s, got, want)
+		}
+	})
+}
+
+func BenchmarkEncodeText(b *testing.B) {
+	src, dst := make([]byte, 190), make([]byte, 0, 256)
+	b.Run("ours", func(b *testing.B) {
+		for b.Loop() {
+			appendEncoded(dst, src)
+		}
+	})
+	b.Run("encoding/base64", func(b *testing.B) {
+		for b.Loop() {
+			encoding.AppendEncode(dst, src)
 		}
 	})
 }

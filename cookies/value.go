@@ -103,7 +103,7 @@ func (c *core) seal(s *scratch, issued, expires int64, binding string) error {
 	s.text = append(s.text[:0], c.ring.prefix...)
 	s.text = append(s.text, k.id...)
 	s.text = append(s.text, '.')
-	s.text = encoding.AppendEncode(s.text, s.sealed)
+	s.text = appendEncoded(s.text, s.sealed)
 	return nil
 }
 

@@ -33,12 +33,13 @@ type mailgunSignature struct {
 }
 
 func verifyMailgun(m *Message) (Result, error) {
-	raw, ok := field(m.Body, "signature")
-	if !ok {
+	event, ok := object(m.Body)
+	if !ok || event["signature"] == nil {
 		return Result{}, ErrNoSignature
 	}
-	var s mailgunSignature
-	if json.Unmarshal(raw, &s) != nil || s.Token == "" || len(s.Token) > 256 {
+	parts, ok := object(event["signature"])
+	s := mailgunSignature{parts.text("timestamp"), parts.text("token"), parts.text("signature")}
+	if !ok || s.Token == "" || len(s.Token) > 256 {
 		return Result{}, ErrMalformed
 	}
 	sig, err := m.Decode(s.Signature, Hex)
@@ -81,57 +82,75 @@ func Adyen() Scheme {
 	return Scheme{Name: "adyen", Algorithm: HMACSHA256, Encoding: Base64, Verify: verifyAdyen, Sign: signAdyen}
 }
 
-type adyenItem struct {
-	PSPReference        string `json:"pspReference"`
-	OriginalReference   string `json:"originalReference"`
-	MerchantAccountCode string `json:"merchantAccountCode"`
-	MerchantReference   string `json:"merchantReference"`
-	Amount              struct {
-		Value    json.Number `json:"value"`
-		Currency string      `json:"currency"`
-	} `json:"amount"`
-	EventCode      string          `json:"eventCode"`
-	Success        json.RawMessage `json:"success"` // "true", and true in some versions
-	AdditionalData struct {
-		Signature string `json:"hmacSignature"`
-	} `json:"additionalData"`
+// adyenSigned returns what the signature of an item covers, and the signature.
+func adyenSigned(item members) (signed, signature string, ok bool) {
+	var amount, extra members
+	part := func(name string, m *members) bool {
+		raw, there := item[name]
+		if !there {
+			return true
+		}
+		*m, ok = object(raw)
+		return ok
+	}
+	if !part("amount", &amount) || !part("additionalData", &extra) {
+		return "", "", false
+	}
+	var psp, original, account, merchant, currency, event string
+	var value json.Number
+	ok = item.read("pspReference", &psp) && item.read("originalReference", &original) &&
+		item.read("merchantAccountCode", &account) && item.read("merchantReference", &merchant) &&
+		amount.read("value", &value) && amount.read("currency", &currency) &&
+		item.read("eventCode", &event) && extra.read("hmacSignature", &signature)
+	success := strings.Trim(string(item["success"]), `"`) // "true", and true in some versions
+	return strings.Join([]string{psp, original, account, merchant, value.String(), currency, event, success}, ":"), signature, ok
 }
 
-func (i *adyenItem) signed() string {
-	return strings.Join([]string{
-		i.PSPReference, i.OriginalReference, i.MerchantAccountCode, i.MerchantReference,
-		i.Amount.Value.String(), i.Amount.Currency, i.EventCode, strings.Trim(string(i.Success), `"`),
-	}, ":")
+// adyenItems returns the items of a delivery.
+func adyenItems(body []byte) (items []members, ok bool) {
+	whole, ok := object(body)
+	var raw []json.RawMessage
+	if !ok || !whole.read("notificationItems", &raw) || len(raw) > maxAdyenItems {
+		return nil, false
+	}
+	for _, r := range raw {
+		wrapper, ok := object(r)
+		if !ok {
+			return nil, false
+		}
+		item, ok := object(wrapper["NotificationRequestItem"])
+		if !ok {
+			return nil, false
+		}
+		items = append(items, item)
+	}
+	return items, true
 }
 
 // maxAdyenItems bounds the work of one delivery; Adyen sends up to six.
 const maxAdyenItems = 64
 
 func verifyAdyen(m *Message) (Result, error) {
-	var body struct {
-		Items []struct {
-			Item *adyenItem `json:"NotificationRequestItem"`
-		} `json:"notificationItems"`
-	}
-	if json.Unmarshal(m.Body, &body) != nil {
+	items, ok := adyenItems(m.Body)
+	if !ok {
 		return Result{}, ErrMalformed
 	}
-	if len(body.Items) == 0 {
+	if len(items) == 0 {
 		return Result{}, ErrNoSignature
 	}
-	if len(body.Items) > maxAdyenItems {
-		return Result{}, ErrMalformed
-	}
 	var res Result
-	for _, i := range body.Items {
-		if i.Item == nil || i.Item.AdditionalData.Signature == "" {
+	for _, item := range items {
+		signed, signature, ok := adyenSigned(item)
+		switch {
+		case !ok:
+			return Result{}, ErrMalformed
+		case signature == "":
 			return Result{}, ErrNoSignature
 		}
-		sig, err := m.Decode(i.Item.AdditionalData.Signature, Base64)
+		sig, err := m.Decode(signature, Base64)
 		if err != nil {
 			return Result{}, err
 		}
-		signed := i.Item.signed()
 		key, err := m.Match([]byte(signed), sig)
 		if err != nil {
 			return Result{}, err
@@ -144,36 +163,33 @@ func verifyAdyen(m *Message) (Result, error) {
 }
 
 func signAdyen(o *Outgoing, k Key) error {
-	var body map[string]json.RawMessage
-	var items []struct {
-		Item map[string]json.RawMessage `json:"NotificationRequestItem"`
+	body, ok := object(o.Body)
+	items, ok2 := adyenItems(o.Body)
+	if !ok || !ok2 || len(items) == 0 {
+		return errors.New("webhook: Outgoing.Body: must be a JSON object with notificationItems, each with one of Adyen's items")
 	}
-	if json.Unmarshal(o.Body, &body) != nil || json.Unmarshal(body["notificationItems"], &items) != nil {
-		return errors.New("webhook: Outgoing.Body: must be a JSON object with notificationItems")
+	type wrapper struct {
+		Item members `json:"NotificationRequestItem"`
 	}
-	for n, i := range items {
-		raw, err := json.Marshal(i.Item)
-		if err != nil {
-			return err
-		}
-		var item adyenItem
-		if err := json.Unmarshal(raw, &item); err != nil || i.Item == nil {
+	var all []wrapper
+	for n, item := range items {
+		signed, _, ok := adyenSigned(item)
+		if !ok {
 			return errors.New("webhook: Outgoing.Body: item " + strconv.Itoa(n) + " is not one of Adyen's")
 		}
-		sig, err := k.sign(HMACSHA256, []byte(item.signed()))
+		sig, err := k.sign(HMACSHA256, []byte(signed))
 		if err != nil {
 			return err
 		}
-		extra := map[string]json.RawMessage{}
-		if data := i.Item["additionalData"]; data != nil {
-			if err := json.Unmarshal(data, &extra); err != nil {
-				return err
-			}
+		extra := members{}
+		if data, there := item["additionalData"]; there {
+			extra, _ = object(data) // adyenSigned has read it
 		}
 		extra["hmacSignature"], _ = json.Marshal(base64.StdEncoding.EncodeToString(sig))
-		i.Item["additionalData"], _ = json.Marshal(extra)
+		item["additionalData"], _ = json.Marshal(extra)
+		all = append(all, wrapper{item})
 	}
-	body["notificationItems"], _ = json.Marshal(items)
+	body["notificationItems"], _ = json.Marshal(all)
 	var err error
 	o.Body, err = json.Marshal(body)
 	return err

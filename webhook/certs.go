@@ -3,19 +3,14 @@ package webhook
 import (
 	"context"
 	"crypto"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
-	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -29,8 +24,8 @@ type CertSource interface {
 }
 
 // certKey asks the source for the key at the address.
-func certKey(m *Message, source CertSource, address string, allowed func(host string) bool) (Key, error) {
-	if !certAddress(address, allowed) {
+func certKey(m *Message, source CertSource, address string, allowed func(address string) bool) (Key, error) {
+	if !allowed(address) {
 		return Key{}, ErrMalformed
 	}
 	pub, err := source.PublicKey(m.Context(), address)
@@ -56,23 +51,44 @@ func certAddress(address string, allowed func(host string) bool) bool {
 		u.Host == u.Hostname() && allowed(u.Host)
 }
 
-// snsHost is ^sns\.[a-z0-9-]+\.amazonaws\.com(\.cn)?$
+// snsAddress reports whether an address is that of a certificate of Amazon SNS,
+// by the rule of Amazon's own validators (MessageValidator of
+// aws/aws-php-sns-message-validator, and that of aws/aws-js-sns-message-validator):
+// https, a path that ends with .pem, and the host sns.<region>.amazonaws.com, in
+// China with .cn. Theirs takes all that could be a label for a region. Here it
+// has to look like one, us-gov-west-1 for instance: sns.s3-us-west-2.amazonaws.com
+// would be a bucket.
+func snsAddress(address string) bool {
+	return certAddress(address, snsHost) && strings.HasSuffix(address, ".pem") && !strings.Contains(address, "?")
+}
+
 func snsHost(host string) bool {
 	host, ok := strings.CutPrefix(host, "sns.")
 	if !ok {
 		return false
 	}
 	region, ok := strings.CutSuffix(strings.TrimSuffix(host, ".cn"), ".amazonaws.com")
-	if !ok || region == "" {
+	words := strings.Split(region, "-")
+	if !ok || len(words) < 3 {
 		return false
 	}
-	for i := range len(region) {
-		if c := region[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+	last := len(words) - 1
+	for i, word := range words {
+		in := func(c rune) bool { return c >= 'a' && c <= 'z' }
+		if i == last {
+			in = func(c rune) bool { return c >= '0' && c <= '9' }
+		}
+		if word == "" || strings.ContainsFunc(word, func(c rune) bool { return !in(c) }) {
 			return false
 		}
 	}
 	return true
 }
+
+// payPalAddress reports whether an address is on one of the hosts that PayPal's
+// deliveries name, https://api.paypal.com/v1/notifications/certs/… and the same of
+// the sandbox: sample/notifications in paypal/PayPal-PHP-SDK.
+func payPalAddress(address string) bool { return certAddress(address, payPalHost) }
 
 func payPalHost(host string) bool {
 	return host == "api.paypal.com" || host == "api.sandbox.paypal.com"
@@ -82,7 +98,12 @@ func payPalHost(host string) bool {
 // The certificates come from certs, for instance a [CertFetcher]; with nil, the
 // keys in [Config.Keys] are used, and the address in the delivery is not
 // looked at. The window of an hour is the kit's. Confirming a subscription is
-// the handler's, which gets these messages as all others.
+// the handler's, which gets these messages as all others, and so is a look at
+// TopicArn: the certificate is the same for the topics of all customers.
+//
+// Signed are Message, MessageId, Subject, Timestamp, TopicArn and Type, of
+// confirmations SubscribeURL and Token too, and nothing else: not
+// MessageAttributes, not UnsubscribeURL.
 //
 // Implemented from the provider's description; no published example was at
 // hand.
@@ -104,19 +125,8 @@ func sns(name, version string, alg Algorithm, tolerance time.Duration, certs Cer
 	}
 }
 
-// snsMessage has the fields that are signed or steer the verification. In
-// JSON, the names are matched byte by byte: a second "message" is another field.
-type snsMessage map[string]json.RawMessage
-
-func (s snsMessage) text(name string) string {
-	var t string
-	if json.Unmarshal(s[name], &t) != nil {
-		return ""
-	}
-	return t
-}
-
-func (s snsMessage) signed() ([]byte, bool) {
+// snsSigned returns what the signature of a message covers.
+func snsSigned(s members) ([]byte, bool) {
 	names := []string{"Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"}
 	switch s.text("Type") {
 	case "Notification":
@@ -127,10 +137,11 @@ func (s snsMessage) signed() ([]byte, bool) {
 	}
 	var b []byte
 	for _, name := range names {
-		if _, there := s[name]; !there {
-			if name == "Subject" {
-				continue
-			}
+		raw, there := s[name]
+		if name == "Subject" && (!there || string(raw) == "null") {
+			continue
+		}
+		if !there {
 			return nil, false
 		}
 		b = append(append(append(append(b, name...), '\n'), s.text(name)...), '\n')
@@ -139,14 +150,14 @@ func (s snsMessage) signed() ([]byte, bool) {
 }
 
 func verifySNS(m *Message, version string, certs CertSource) (Result, error) {
-	var s snsMessage
-	if json.Unmarshal(m.Body, &s) != nil {
+	s, ok := object(m.Body)
+	if !ok {
 		return Result{}, ErrMalformed
 	}
 	if len(s["Signature"]) == 0 {
 		return Result{}, ErrNoSignature
 	}
-	signed, ok := s.signed()
+	signed, ok := snsSigned(s)
 	if !ok || s.text("SignatureVersion") != version {
 		return Result{}, ErrMalformed
 	}
@@ -163,7 +174,7 @@ func verifySNS(m *Message, version string, certs CertSource) (Result, error) {
 		res.Key, err = m.Match(signed, sig)
 		return res, err
 	}
-	key, err := certKey(m, certs, s.text("SigningCertURL"), snsHost)
+	key, err := certKey(m, certs, s.text("SigningCertURL"), snsAddress)
 	if err != nil {
 		return Result{}, err
 	}
@@ -171,8 +182,8 @@ func verifySNS(m *Message, version string, certs CertSource) (Result, error) {
 }
 
 func signSNS(o *Outgoing, k Key, version string, alg Algorithm) error {
-	var s snsMessage
-	if json.Unmarshal(o.Body, &s) != nil || s == nil {
+	s, ok := object(o.Body)
+	if !ok {
 		return errors.New("webhook: Outgoing.Body: must be a JSON object")
 	}
 	for name, value := range map[string]string{
@@ -180,7 +191,7 @@ func signSNS(o *Outgoing, k Key, version string, alg Algorithm) error {
 	} {
 		s[name], _ = json.Marshal(value)
 	}
-	signed, ok := s.signed()
+	signed, ok := snsSigned(s)
 	if !ok {
 		return errors.New("webhook: Outgoing.Body: must have the fields of an SNS message")
 	}
@@ -206,7 +217,8 @@ const (
 // The signature covers a CRC-32 of the body, for which anyone can find another
 // body. So a Store is required, in which each transmission is accepted once,
 // and the event should be looked up with the API before anything depends on
-// it.
+// it. Certificates are for a name that begins with messageverificationcerts and
+// ends with .paypal.com (SSLUtil in paypal/PayPal-Java-SDK).
 //
 // Implemented from the provider's description; no published example was at
 // hand.
@@ -264,194 +276,9 @@ func verifyPayPal(m *Message, webhookID string, certs CertSource) (Result, error
 	if err != nil {
 		return Result{}, ErrMalformed
 	}
-	key, err := certKey(m, certs, address, payPalHost)
+	key, err := certKey(m, certs, address, payPalAddress)
 	if err != nil {
 		return Result{}, err
 	}
 	return res, m.MatchKey(key, res.Signed, sig)
-}
-
-// CertFetcherConfig configures a [CertFetcher].
-type CertFetcherConfig struct {
-	// Client makes the calls. Its timeout and its transport are used, its
-	// CheckRedirect is not: redirects are not followed. Required.
-	Client *http.Client
-
-	// Roots are the authorities that may have issued a certificate. nil is
-	// those of the system.
-	Roots *x509.CertPool
-
-	// Names are the names one of which a certificate must be for, such as
-	// "sns.amazonaws.com" or "messageverificationcerts.paypal.com". Required.
-	Names []string
-
-	// Keep is how long a certificate is used before it is fetched again, at
-	// most 30 days. It is never used beyond its own end. Zero is one hour.
-	Keep time.Duration
-
-	// Timeout bounds one call. Zero is 5 seconds.
-	Timeout time.Duration
-}
-
-// CertFetcher is a [CertSource] that gets certificates from the addresses in
-// the deliveries, and remembers up to 16 of them. It is safe for concurrent use;
-// concurrent calls for one address make one call. A certificate is not longer
-// than 64 KiB with its chain, and must be valid and issued by one of the Roots.
-type CertFetcher struct {
-	client *http.Client
-	cfg    CertFetcherConfig
-
-	mu    sync.Mutex
-	certs map[string]*fetched
-}
-
-type fetched struct {
-	ready chan struct{}
-	key   crypto.PublicKey
-	until time.Time
-	err   error
-}
-
-const (
-	maxCerts    = 16
-	maxCertSize = 64 << 10
-)
-
-// NewCertFetcher returns a CertFetcher, or an error that names every problem in c.
-func NewCertFetcher(c CertFetcherConfig) (*CertFetcher, error) {
-	var errs []error
-	if c.Client == nil {
-		errs = append(errs, errors.New("webhook: Client: is required (got nil)"))
-	}
-	if len(c.Names) == 0 {
-		errs = append(errs, errors.New("webhook: Names: is required (got none)"))
-	}
-	if c.Keep < 0 || c.Keep > 30*24*time.Hour {
-		errs = append(errs, fmt.Errorf("webhook: Keep: must be between 0 and 30 days (got %v)", c.Keep))
-	}
-	if c.Timeout < 0 {
-		errs = append(errs, fmt.Errorf("webhook: Timeout: must not be negative (got %v)", c.Timeout))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
-	if c.Keep == 0 {
-		c.Keep = time.Hour
-	}
-	if c.Timeout == 0 {
-		c.Timeout = 5 * time.Second
-	}
-	c.Names = append([]string(nil), c.Names...)
-	client := *c.Client
-	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &CertFetcher{client: &client, cfg: c, certs: map[string]*fetched{}}, nil
-}
-
-// PublicKey implements [CertSource].
-func (f *CertFetcher) PublicKey(ctx context.Context, address string) (crypto.PublicKey, error) {
-	now := time.Now()
-	f.mu.Lock()
-	c := f.certs[address]
-	if c != nil && isClosed(c.ready) && !now.Before(c.until) {
-		c = nil
-	}
-	mine := c == nil
-	if mine {
-		c = &fetched{ready: make(chan struct{})}
-		for key := range f.certs { // any one makes room; the true one is back soon
-			if len(f.certs) < maxCerts {
-				break
-			}
-			delete(f.certs, key)
-		}
-		f.certs[address] = c
-	}
-	f.mu.Unlock()
-	if !mine {
-		select {
-		case <-c.ready:
-			return c.key, c.err
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-
-	// Others may be waiting for this, so it does not end with the request.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.cfg.Timeout)
-	defer cancel()
-	c.key, c.until, c.err = f.fetch(ctx, address)
-	if c.err != nil {
-		c.until = now.Add(time.Second) // a flood of deliveries is no flood of calls
-	}
-	close(c.ready)
-	return c.key, c.err
-}
-
-func isClosed(c chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
-}
-
-func (f *CertFetcher) fetch(ctx context.Context, address string) (crypto.PublicKey, time.Time, error) {
-	none := time.Time{}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-	if err != nil {
-		return nil, none, err
-	}
-	res, err := f.client.Do(r)
-	if err != nil {
-		return nil, none, err
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return nil, none, fmt.Errorf("webhook: the certificate's server answered %d", res.StatusCode)
-	}
-	text, err := io.ReadAll(io.LimitReader(res.Body, maxCertSize+1))
-	if err != nil {
-		return nil, none, err
-	}
-	if len(text) > maxCertSize {
-		return nil, none, errors.New("webhook: the certificate is too large")
-	}
-	var leaf *x509.Certificate
-	chain := x509.NewCertPool()
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type != "CERTIFICATE" {
-			continue
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, none, err
-		}
-		if leaf == nil {
-			leaf = cert
-		} else {
-			chain.AddCert(cert)
-		}
-	}
-	if leaf == nil {
-		return nil, none, errors.New("webhook: the server sent no certificate")
-	}
-	now := time.Now()
-	if _, err := leaf.Verify(x509.VerifyOptions{
-		Roots: f.cfg.Roots, Intermediates: chain, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
-	}); err != nil {
-		return nil, none, err
-	}
-	named := false
-	for _, name := range f.cfg.Names {
-		named = named || leaf.VerifyHostname(name) == nil
-	}
-	if !named {
-		return nil, none, errors.New("webhook: the certificate is for another name")
-	}
-	until := now.Add(f.cfg.Keep)
-	if leaf.NotAfter.Before(until) {
-		until = leaf.NotAfter
-	}
-	return leaf.PublicKey, until, nil
 }

@@ -18,9 +18,33 @@ type Delivery struct {
 	// Body is the body as received. What r.Body reads is the same memory.
 	Body []byte
 
-	scheme *compiled
-	values values
-	signed []byte // where a function has verified
+	scheme   *compiled
+	id, time string  // as they were signed
+	extras   *extras // nil unless the scheme has them
+}
+
+// extras are what few schemes sign. Most deliveries do without their memory.
+type extras struct {
+	method, url string
+	signed      []byte // where a function has verified
+}
+
+// fill sets a new Delivery to what was verified.
+func (d *Delivery) fill(s *compiled, res *Result, body []byte, vals *values) {
+	d.Scheme, d.ID, d.Time, d.KeyIndex, d.Body = s.Name, res.ID, res.Time, res.Key, body
+	d.scheme, d.id, d.time = s, vals.id, vals.time
+	if s.extras {
+		d.extras = &extras{vals.method, vals.url, res.Signed}
+	}
+}
+
+// values are those of the signature.
+func (d *Delivery) values() values {
+	v := values{id: d.id, time: d.time}
+	if d.extras != nil {
+		v.method, v.url = d.extras.method, d.extras.url
+	}
+	return v
 }
 
 // ReplayKey identifies the delivery: SHA-256 over the name of the scheme and
@@ -35,9 +59,10 @@ func (d *Delivery) ReplayKey() [sha256.Size]byte {
 	case d.scheme == nil:
 		h.Write(d.Body)
 	case d.scheme.Verify != nil:
-		h.Write(d.signed)
+		h.Write(d.extras.signed)
 	default:
-		text, split := d.scheme.render(nil, &d.values)
+		v := d.values()
+		text, split := d.scheme.render(nil, &v)
 		h.Write(text[:split])
 		h.Write(d.Body)
 		h.Write(text[split:])

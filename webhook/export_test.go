@@ -32,9 +32,11 @@ func ParseDictionary(s string) (keys []string, ok bool) {
 	return keys, ok
 }
 
-func SNSAddress(s string) bool    { return certAddress(s, snsHost) }
-func PayPalAddress(s string) bool { return certAddress(s, payPalHost) }
+func SNSAddress(s string) bool    { return snsAddress(s) }
+func PayPalAddress(s string) bool { return payPalAddress(s) }
 func HubSpotURL(s string) string  { return hubSpotURL(s) }
 func TwilioURLs(s string) [2]string {
 	return twilioURLs(s)
 }
+
+func Fold(s string) string { return fold(s) }

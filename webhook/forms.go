@@ -15,6 +15,11 @@ import (
 // with it either the fields of a form or, through the parameter bodySHA256,
 // any other body. An address with and without its port are both tried, since
 // Twilio drops it for some calls.
+//
+// Names and values of the fields follow each other, and the URL, without a
+// separator. So whoever has seen one delivery can send it with letters moved
+// from a value to the next name, or with the first fields in the query. For a
+// Store it is the same delivery.
 func Twilio() Scheme {
 	return Scheme{
 		Name: "twilio", Algorithm: HMACSHA1Legacy, Encoding: Base64, Header: "X-Twilio-Signature",

@@ -35,7 +35,9 @@ func (v *Verifier) serve(w http.ResponseWriter, r *http.Request, next http.Handl
 	}
 	d := &rec.Delivery
 	if v.scheme.Challenge != nil && !v.cfg.PassChallenges {
-		m := v.message(r.Context(), r.Header, d.Body, &d.values, v.now())
+		vals := d.values()
+		vals.method = r.Method
+		m := v.message(r.Context(), r.Header, d.Body, &vals, v.now())
 		if a := v.scheme.Challenge(m, d); a != nil {
 			writeAnswer(w, a)
 			return
@@ -140,8 +142,7 @@ func (v *Verifier) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(err, ErrEncoding):
 		h["Accept-Encoding"] = []string{"identity"} // RFC 9110 section 15.5.16
 	default:
-		var e *refusal
-		if errors.As(err, &e) && e.status == http.StatusUnauthorized {
+		if e, ok := errors.AsType[*refusal](err); ok && e.status == http.StatusUnauthorized {
 			// RFC 9110 section 15.5.2 wants a challenge; no registered one
 			// means "sign this".
 			h["Www-Authenticate"] = []string{"Signature"}

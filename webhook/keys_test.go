@@ -136,6 +136,30 @@ func TestSchemeRefuses(t *testing.T) {
 		"Scheme.Tolerance":  func(s *webhook.Scheme) { s.Tolerance = -1 },
 		"Scheme.Algorithm":  func(s *webhook.Scheme) { s.Algorithm = 99 },
 		"Scheme.Encoding":   func(s *webhook.Scheme) { s.Encoding = 99 },
+		"Algorithm Token":   func(s *webhook.Scheme) { s.Encoding = webhook.Text },
+		"a separator":       func(s *webhook.Scheme) { s.Format = webhook.List("", "v1=") },
+		"another for":       func(s *webhook.Scheme) { s.Format = webhook.Pairs(",", "t", "t") },
+		"name for the time": func(s *webhook.Scheme) { s.Format = webhook.Pairs(",", "", "v1") },
+		"no time to read":   func(s *webhook.Scheme) { s.TimeFormat = webhook.UnixSeconds },
+		"that is in the body": func(s *webhook.Scheme) {
+			s.TimeField, s.TimeFormat, s.Signed = "at", webhook.UnixSeconds, "{time}{body}"
+		},
+		"more than one time": func(s *webhook.Scheme) {
+			s.Format, s.TimeHeader, s.TimeFormat = webhook.Pairs(",", "t", "v1"), "X-Time", webhook.UnixSeconds
+		},
+		"RFC9421Config.Label": func(s *webhook.Scheme) {
+			*s = webhook.RFC9421(webhook.RFC9421Config{Algorithm: webhook.HMACSHA256, Label: "Sig 1"})
+		},
+		"RFC9421Config.Tag": func(s *webhook.Scheme) {
+			*s = webhook.RFC9421(webhook.RFC9421Config{Algorithm: webhook.HMACSHA256, Tag: `a";alg="none`})
+		},
+		"there twice": func(s *webhook.Scheme) {
+			*s = webhook.RFC9421(webhook.RFC9421Config{Algorithm: webhook.HMACSHA256, Components: []string{"@method", "@Method"}})
+		},
+		"not a known component": func(s *webhook.Scheme) {
+			*s = webhook.RFC9421(webhook.RFC9421Config{Algorithm: webhook.HMACSHA256, Components: []string{"@status"}})
+		},
+		"none of RFC 9421": func(s *webhook.Scheme) { *s = webhook.RFC9421(webhook.RFC9421Config{}) },
 	} {
 		s := webhook.GitHub()
 		edit(&s)

@@ -144,6 +144,9 @@ func (k *keyring) match(x *scratch, before, body, after []byte) int {
 			}
 		}
 	default:
+		if x.plan == nil {
+			return -1 // no algorithm, no match
+		}
 		sum := x.digest(x.plan, before, body, after)
 		for i, key := range k.keys {
 			for _, sig := range x.sigs {
@@ -194,19 +197,19 @@ func (c *compiled) render(b []byte, v *values) (text []byte, split int) {
 }
 
 func appendPieces(b []byte, pieces []piece, v *values) []byte {
-	for _, p := range pieces {
-		switch p.name {
-		case "":
+	for i := range pieces {
+		switch p := &pieces[i]; p.part {
+		case partLiteral:
 			b = append(b, p.literal...)
-		case "id":
+		case partID:
 			b = append(b, v.id...)
-		case "time":
+		case partTime:
 			b = append(b, v.time...)
-		case "method":
+		case partMethod:
 			b = append(b, v.method...)
-		case "url":
+		case partURL:
 			b = append(b, v.url...)
-		case "url-hubspot":
+		case partURLHubSpot:
 			b = append(b, hubSpotURL(v.url)...)
 		}
 	}

@@ -147,6 +147,12 @@ func (c *compiled) add(text string, x *scratch) error {
 	return nil
 }
 
+// The canonical forms of base64: Strict copies the tables each time.
+var (
+	strictBase64    = base64.StdEncoding.Strict()
+	strictBase64URL = base64.RawURLEncoding.Strict()
+)
+
 // decodeSignature appends the bytes of text to b, or nothing if they are not
 // a signature of size bytes; of size 0, of 1 to maxSignature.
 func decodeSignature(b []byte, text string, e Encoding, size int) []byte {
@@ -166,16 +172,16 @@ func decodeSignature(b []byte, text string, e Encoding, size int) []byte {
 		}
 		b = out
 	case Base64, Base64URL:
-		enc := base64.StdEncoding.Strict()
+		enc := strictBase64
 		if e == Base64URL {
-			enc = base64.RawURLEncoding.Strict()
+			enc = strictBase64URL
 		}
-		// The decoder skips line ends, which are not canonical.
-		if len(text) > enc.EncodedLen(most) || strings.ContainsAny(text, "\r\n") {
+		if len(text) > enc.EncodedLen(most) {
 			return b
 		}
 		out, err := enc.AppendDecode(b, []byte(text))
-		if err != nil {
+		// The decoder skips line ends, which are not canonical.
+		if err != nil || enc.EncodedLen(len(out)-start) != len(text) {
 			return b
 		}
 		b = out
@@ -219,12 +225,13 @@ func parseTime(text string, f TimeFormat) (time.Time, error) {
 // a sender whose clock is ahead would otherwise make deliveries that can be
 // replayed for as long as it is.
 func inWindow(t, now time.Time, tolerance time.Duration) error {
-	switch {
-	case tolerance == 0:
+	if tolerance == 0 {
 		return nil
-	case t.Before(now.Add(-tolerance)):
+	}
+	switch age := now.Sub(t); { // of ages, the largest stands for all beyond
+	case age > tolerance:
 		return ErrTooOld
-	case t.After(now.Add(tolerance)):
+	case age < -tolerance:
 		return ErrTooNew
 	}
 	return nil

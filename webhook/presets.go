@@ -196,7 +196,8 @@ func Linear() Scheme {
 	return s
 }
 
-// Twitch is EventSub of Twitch.
+// Twitch is EventSub of Twitch. The type of the message, which is in a header
+// field, is not signed.
 func Twitch() Scheme {
 	return Scheme{
 		Name: "twitch", Algorithm: HMACSHA256, Header: "Twitch-Eventsub-Message-Signature", Format: Prefixed("sha256="), Encoding: Hex,

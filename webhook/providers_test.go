@@ -187,6 +187,16 @@ func TestCertAddresses(t *testing.T) {
 		"https:sns.us-east-1.amazonaws.com/a.pem":                         false,
 		" https://sns.us-east-1.amazonaws.com/a.pem":                      false,
 		"https://SNS.us-east-1.amazonaws.com/a.pem":                       false,
+		"https://sns.us-gov-west-1.amazonaws.com/a.pem":                   true,
+		"https://sns.mx-central-1.amazonaws.com/a.pem":                    true,
+		"https://sns.s3.amazonaws.com/a.pem":                              false, // buckets with the name sns
+		"https://sns.s3-us-west-2.amazonaws.com/a.pem":                    false,
+		"https://sns.s3-website-us-west-2.amazonaws.com/a.pem":            false,
+		"https://sns.us-east-.amazonaws.com/a.pem":                        false,
+		"https://sns.us-east-1.amazonaws.com.cn.cn/a.pem":                 false,
+		"https://sns.us-east-1.amazonaws.com/":                            false,
+		"https://sns.us-east-1.amazonaws.com/?a.pem":                      false,
+		"https://sns.us-east-1.amazonaws.com/a.pem?x=.pem":                false,
 		"https://sns.us-east-1.amazonaws.com/" + strings.Repeat("a", 512): false,
 		"": false,
 	} {

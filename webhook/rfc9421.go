@@ -29,10 +29,13 @@ type RFC9421Config struct {
 	// @query. More may be. nil is @method, @target-uri and content-digest.
 	Components []string
 
-	// Label is the name of the signature. "" takes the only one there is.
+	// Label is the name of the signature: lower-case letters, digits, "_", "-",
+	// "." and "*", of which the first is a letter or "*". "" takes the only one
+	// there is.
 	Label string
 
-	// Tag is the tag parameter that the signature must have. "" is any.
+	// Tag is the tag parameter that the signature must have: printable ASCII
+	// without quotes and backslashes. "" is any.
 	Tag string
 
 	// Tolerance is how far the created parameter may be from now. Zero is 5
@@ -70,11 +73,23 @@ func RFC9421(c RFC9421Config) Scheme {
 	if p.alg == "" {
 		s.err = fmt.Errorf("webhook: RFC9421Config.Algorithm: is none of RFC 9421 (got %d)", c.Algorithm)
 	}
+	bad := func(field, what, got string) {
+		s.err = errors.Join(s.err, fmt.Errorf("webhook: RFC9421Config.%s: %s (got %q)", field, what, got))
+	}
+	if c.Label != "" && !isKey(c.Label) {
+		bad("Label", "is not a key of a dictionary", c.Label)
+	}
+	if strings.ContainsFunc(c.Tag, func(r rune) bool { return r < ' ' || r > '~' || r == '"' || r == '\\' }) {
+		bad("Tag", "must be printable ASCII without quotes and backslashes", c.Tag)
+	}
 	for i, name := range p.cfg.Components {
 		name = strings.ToLower(name)
+		if slices.Contains(p.cfg.Components[:i], name) {
+			bad("Components", "is there twice", name)
+		}
 		p.cfg.Components[i] = name
 		if strings.HasPrefix(name, "@") && !slices.Contains(derived, name) || name == "" || !isToken(strings.TrimPrefix(name, "@")) {
-			s.err = errors.Join(s.err, fmt.Errorf("webhook: RFC9421Config.Components: is not a known component (got %q)", name))
+			bad("Components", "is not a known component", name)
 		}
 	}
 	s.Verify, s.Sign = p.verify, p.sign

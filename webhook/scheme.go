@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -17,7 +18,7 @@ type Scheme struct {
 	Name string
 
 	// Algorithm and Encoding are those of the signature. Required, unless
-	// Verify is set.
+	// Verify is set; then Algorithm is what [Message.Match] goes by.
 	Algorithm Algorithm
 	Encoding  Encoding
 
@@ -181,10 +182,75 @@ func List(sep, prefix string) Format { return Format{kind: list, sep: sep, prefi
 // TimeList is the time and then signatures, separated by commas.
 func TimeList() Format { return Format{kind: timeList, sep: ","} }
 
+// problem is what is wrong with f, "" if nothing.
+func (f Format) problem() string {
+	switch {
+	case f.kind != pairs && f.kind != list && f.kind != timeList:
+	case f.sep == "":
+		return "must have a separator"
+	case f.kind == pairs && (f.timed == "" || f.prefix == "" || f.timed == f.prefix):
+		return "must have a name for the time and another for signatures"
+	}
+	return ""
+}
+
+// room is how many signatures one delivery can carry.
+func (c *compiled) room() int {
+	switch {
+	case c.Verify != nil:
+		return 1
+	case c.Format.kind != bare && c.Format.kind != prefixed:
+		return maxSignatures
+	case c.AlsoHeader != "":
+		return 2
+	}
+	return 1
+}
+
+// crowded is what is wrong with n keys to sign with, "" if nothing.
+func (c *compiled) crowded(n int) string {
+	switch room := c.room(); {
+	case n <= room:
+		return ""
+	case room == 1:
+		return fmt.Sprintf("has room for one signature (got %d)", n)
+	default:
+		return fmt.Sprintf("has room for %d signatures (got %d)", room, n)
+	}
+}
+
 // piece is a part of what is signed: a literal, or a value in braces.
 type piece struct {
+	part    part
 	literal string
-	name    string
+}
+
+type part uint8
+
+const (
+	partLiteral part = iota
+	partID
+	partTime
+	partMethod
+	partURL
+	partURLHubSpot
+)
+
+// partOf returns the part that a scheme names so in braces, apart from the body.
+func partOf(name string) (part, bool) {
+	switch name {
+	case "id":
+		return partID, true
+	case "time":
+		return partTime, true
+	case "method":
+		return partMethod, true
+	case "url":
+		return partURL, true
+	case "url-hubspot":
+		return partURLHubSpot, true
+	}
+	return 0, false
 }
 
 // compiled is a scheme that was checked, with canonical header names.
@@ -192,7 +258,8 @@ type compiled struct {
 	Scheme
 	before, after []piece // of Signed, around the body
 	needsURL      bool
-	sigSize       int // 0 varies
+	extras        bool // deliveries have extras
+	sigSize       int  // 0 varies
 	headers       []string
 	require       [][2]string
 	strip         []string
@@ -207,7 +274,7 @@ func (s Scheme) compile() (*compiled, error) {
 	bad := func(field, what string, got any) {
 		errs = append(errs, fmt.Errorf("webhook: Scheme.%s: %s (got %q)", field, what, got))
 	}
-	c := &compiled{Scheme: s, needsURL: s.NeedsURL}
+	c := &compiled{Scheme: s, needsURL: s.NeedsURL, extras: s.Verify != nil}
 	if !validName(s.Name) {
 		bad("Name", "must be 1 to 64 lower-case letters, digits and hyphens", s.Name)
 	}
@@ -248,6 +315,9 @@ func (s Scheme) compile() (*compiled, error) {
 	} else {
 		c.Methods = append([]string(nil), s.Methods...)
 	}
+	if s.Algorithm > TokenSHA256 || s.Algorithm == 0 && s.Verify == nil {
+		bad("Algorithm", "is not one", fmt.Sprint(s.Algorithm))
+	}
 	if s.Verify != nil {
 		return c, errors.Join(errs...)
 	}
@@ -255,41 +325,52 @@ func (s Scheme) compile() (*compiled, error) {
 	if s.Header == "" {
 		bad("Header", "is required", "")
 	}
-	if s.Algorithm < HMACSHA256 || s.Algorithm > TokenSHA256 {
-		bad("Algorithm", "is not one", fmt.Sprint(s.Algorithm))
-	}
 	if s.Encoding < Hex || s.Encoding > Text {
 		bad("Encoding", "is not one", fmt.Sprint(s.Encoding))
+	}
+	if s.Encoding == Text && s.Algorithm != Token {
+		bad("Encoding", "Text is for the Algorithm Token", fmt.Sprint(s.Encoding))
+	}
+	if what := s.Format.problem(); what != "" {
+		bad("Format", what, s.Format.sep+s.Format.prefix)
 	}
 	c.sigSize = s.Algorithm.size()
 	var err error
 	if c.before, c.after, err = template(s.Signed); err != nil {
 		bad("Signed", err.Error(), s.Signed)
 	}
-	uses := func(what string) bool {
-		for _, p := range append(append([]piece(nil), c.before...), c.after...) {
-			if p.name == what {
-				return true
-			}
-		}
-		return false
+	uses := func(what part) bool {
+		is := func(p piece) bool { return p.part == what }
+		return slices.ContainsFunc(c.before, is) || slices.ContainsFunc(c.after, is)
 	}
-	if uses("url") || uses("url-hubspot") {
+	if uses(partURL) || uses(partURLHubSpot) {
 		c.needsURL = true
 	}
-	inHeader := s.Format.kind == pairs || s.Format.kind == timeList
-	hasTime := inHeader || s.TimeHeader != "" || s.TimeField != ""
+	c.extras = c.needsURL || uses(partMethod)
+	times := 0
+	for _, there := range []bool{s.Format.kind == pairs || s.Format.kind == timeList, s.TimeHeader != "", s.TimeField != ""} {
+		if there {
+			times++
+		}
+	}
+	hasTime := times > 0
 	switch {
+	case times > 1:
+		bad("TimeHeader", "there is more than one time, of which TimeHeader, TimeField and Format say where it is", s.TimeHeader)
+	case !hasTime && s.TimeFormat != 0:
+		bad("TimeFormat", "there is no time to read", fmt.Sprint(s.TimeFormat))
+	case s.TimeField != "" && uses(partTime):
+		bad("Signed", "has a {time}, and that is in the body", s.Signed)
 	case hasTime && (s.TimeFormat < UnixSeconds || s.TimeFormat > RFC3339):
 		bad("TimeFormat", "is required where there is a time", fmt.Sprint(s.TimeFormat))
-	case !hasTime && uses("time"):
+	case !hasTime && uses(partTime):
 		bad("Signed", "has a {time}, and there is none", s.Signed)
 	case !hasTime && s.Tolerance > 0:
 		bad("Tolerance", "there is no time to judge", s.Tolerance.String())
-	case hasTime && s.TimeField == "" && !uses("time"):
+	case hasTime && s.TimeField == "" && !uses(partTime):
 		bad("Signed", "must cover the time", s.Signed)
 	}
-	if (s.IDHeader != "") != uses("id") {
+	if (s.IDHeader != "") != uses(partID) {
 		bad("IDHeader", "must be set exactly where Signed has an {id}", s.IDHeader)
 	}
 	return c, errors.Join(errs...)
@@ -330,17 +411,18 @@ func template(s string) (before, after []piece, err error) {
 			return nil, nil, errors.New("has a brace that belongs to nothing")
 		}
 		s = tail
-		switch name {
-		case "body":
+		if name == "body" {
 			if body {
 				return nil, nil, errors.New("has more than one {body}")
 			}
 			body, out = true, &after
-		case "id", "time", "method", "url", "url-hubspot":
-			*out = append(*out, piece{name: name})
-		default:
+			continue
+		}
+		p, ok := partOf(name)
+		if !ok {
 			return nil, nil, errors.New("has an unknown name in braces")
 		}
+		*out = append(*out, piece{part: p})
 	}
 	if !body {
 		return nil, nil, errors.New("must cover the {body}")

@@ -28,7 +28,10 @@ type member struct {
 	params []member // of the list
 }
 
-const maxField = 8 << 10
+const (
+	maxField   = 8 << 10
+	maxMembers = 64 // each is compared with all before it
+)
 
 func find(members []member, key string) *member {
 	for i := range members {
@@ -49,7 +52,7 @@ func parseDictionary(s string) ([]member, bool) {
 	var all []member
 	for {
 		m, ok := p.member()
-		if !ok || find(all, m.key) != nil {
+		if !ok || len(all) == maxMembers || find(all, m.key) != nil {
 			return nil, false
 		}
 		all = append(all, m)
@@ -62,6 +65,13 @@ func parseDictionary(s string) ([]member, bool) {
 		}
 		p.skip(" \t")
 	}
+}
+
+// isKey reports whether s is a key (RFC 9651 section 3.1.2).
+func isKey(s string) bool {
+	p := &sfvParser{s: s}
+	key, ok := p.key()
+	return ok && key == s
 }
 
 type sfvParser struct{ s string }

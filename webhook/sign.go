@@ -85,13 +85,13 @@ func (c *compiled) sign(o *Outgoing, keys []Key) error {
 	if c.needsURL && o.URL == "" {
 		return errors.New("webhook: Outgoing.URL: is required, the scheme signs it")
 	}
+	if c.Verify != nil && c.Sign == nil {
+		return errors.New("webhook: the scheme " + c.Name + " cannot sign")
+	}
+	if what := c.crowded(len(keys)); what != "" {
+		return errors.New("webhook: the scheme " + c.Name + " " + what)
+	}
 	if c.Verify != nil {
-		if c.Sign == nil {
-			return errors.New("webhook: the scheme " + c.Name + " cannot sign")
-		}
-		if len(keys) > 1 {
-			return errors.New("webhook: the scheme " + c.Name + " has room for one signature")
-		}
 		return c.Sign(o, keys[0])
 	}
 	return c.signHeader(o, keys)
@@ -124,15 +124,15 @@ func (c *compiled) signHeader(o *Outgoing, keys []Key) error {
 		sigs = append(sigs, encodeSignature(sig, c.Encoding))
 	}
 	f := c.Format
-	room := 16
 	var line string
 	switch f.kind {
 	case bare, prefixed:
-		room = 1
 		line = f.prefix + sigs[0]
-		if len(sigs) == 2 && c.AlsoHeader != "" {
-			room = 2
-			o.Header[c.AlsoHeader] = []string{f.prefix + sigs[1]}
+		if c.AlsoHeader != "" {
+			delete(o.Header, c.AlsoHeader) // of an earlier time
+			if len(sigs) == 2 {
+				o.Header[c.AlsoHeader] = []string{f.prefix + sigs[1]}
+			}
 		}
 	case pairs:
 		line = f.timed + "=" + v.time
@@ -146,9 +146,6 @@ func (c *compiled) signHeader(o *Outgoing, keys []Key) error {
 		line = strings.Join(sigs, f.sep)
 	case timeList:
 		line = v.time + f.sep + strings.Join(sigs, f.sep)
-	}
-	if len(sigs) > room {
-		return errors.New("webhook: the scheme " + c.Name + " has no room for so many signatures")
 	}
 	o.Header[c.Header] = []string{line}
 	if c.TimeHeader != "" {
@@ -241,6 +238,9 @@ func (k Key) sign(a Algorithm, message []byte) ([]byte, error) {
 	var rs struct{ R, S *big.Int }
 	if _, err := asn1.Unmarshal(sig, &rs); err != nil {
 		return nil, err
+	}
+	if rs.R.Sign() <= 0 || rs.S.Sign() <= 0 || rs.R.BitLen() > 256 || rs.S.BitLen() > 256 {
+		return nil, errors.New("webhook: the signer of the key has returned no ECDSA signature on P-256")
 	}
 	raw := make([]byte, 64)
 	rs.R.FillBytes(raw[:32])

@@ -47,7 +47,7 @@ type Transport struct {
 
 // NewTransport returns a Transport, or an error that names every problem in c.
 func NewTransport(c TransportConfig) (*Transport, error) {
-	if c.Scheme.Name == "" && c.Scheme.err == nil {
+	if z := &c.Scheme; z.Name == "" && z.Header == "" && z.Algorithm == 0 && z.Verify == nil && z.err == nil {
 		c.Scheme = StandardWebhooks()
 	}
 	s, err := c.Scheme.compile()
@@ -65,8 +65,8 @@ func NewTransport(c TransportConfig) (*Transport, error) {
 			errs = append(errs, fmt.Errorf("webhook: Keys[%d]: must be a PrivateKey", i))
 		}
 	}
-	if single := s.Verify != nil || s.Format.kind == bare || s.Format.kind == prefixed; single && len(c.Keys) > 1 && s.AlsoHeader == "" {
-		errs = append(errs, fmt.Errorf("webhook: Keys: the scheme has room for one signature (got %d)", len(c.Keys)))
+	if what := s.crowded(len(c.Keys)); what != "" {
+		errs = append(errs, fmt.Errorf("webhook: Keys: the scheme %s", what))
 	}
 	switch {
 	case c.MaxBody < 0 || c.MaxBody > mostMaxBody:
@@ -92,23 +92,39 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &Outgoing{Method: r.Method, URL: r.URL.String(), Header: maps.Clone(r.Header), Body: body}
+	o := &Outgoing{Method: r.Method, URL: target(r), Header: maps.Clone(r.Header), Body: body}
+	if o.Method == "" {
+		o.Method = http.MethodGet // of a client's request
+	}
 	if t.scheme.IDHeader != "" {
 		if lines := r.Header[t.scheme.IDHeader]; len(lines) > 0 {
 			o.ID = lines[0]
 		}
 	}
-	method := r.Method
 	if err := t.scheme.sign(o, t.keys); err != nil {
 		return nil, err
 	}
 	out := r.WithContext(r.Context())
-	out.Method, out.Header = method, o.Header
+	out.Header = o.Header
 	restore(out, o.Body)
 	if len(r.Trailer) > 0 {
 		out.ContentLength = -1 // trailers need a chunked body
 	}
 	return t.base.RoundTrip(out)
+}
+
+// target is the URL of r as its receiver knows it (RFC 9110 section 7.1): with
+// the host of the Host field, and without what is not sent.
+func target(r *http.Request) string {
+	u := *r.URL
+	u.User, u.Fragment, u.RawFragment = nil, "", ""
+	if r.Host != "" {
+		u.Host = r.Host
+	}
+	if u.Path == "" && u.Opaque == "" {
+		u.Path = "/"
+	}
+	return u.String()
 }
 
 // read reads and closes the body of r.

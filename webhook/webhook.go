@@ -234,15 +234,25 @@ func (v *Verifier) VerifyBytes(h http.Header, body []byte) (*Delivery, error) {
 	if v.origin != "" {
 		vals.url = v.origin + v.path
 	}
-	now := v.now()
+	now := v.clock()
 	if err := v.header(h, x, &vals, now); err != nil {
 		return nil, err
 	}
-	rec, err := v.judge(context.Background(), h, body, x, &vals, now)
+	res, err := v.judge(context.Background(), h, body, x, &vals, now)
 	if err != nil {
 		return nil, err
 	}
-	return &rec.Delivery, nil
+	d := new(Delivery)
+	d.fill(v.scheme, &res, body, &vals)
+	return d, nil
+}
+
+// clock is the time to judge by, for schemes that look at it.
+func (v *Verifier) clock() time.Time {
+	if v.scheme.TimeFormat == 0 && v.scheme.Verify == nil {
+		return time.Time{}
+	}
+	return v.now()
 }
 
 // verify does what Verify does, apart from restoring the body.
@@ -263,9 +273,12 @@ func (v *Verifier) verify(r *http.Request) (*record, error) {
 	defer v.ring.put(x)
 	vals := values{method: r.Method}
 	if v.origin != "" {
-		vals.url = v.urlOf(r)
+		var err error
+		if vals.url, err = v.urlOf(r); err != nil {
+			return nil, err
+		}
 	}
-	now := v.now()
+	now := v.clock()
 	if err := v.header(r.Header, x, &vals, now); err != nil {
 		return nil, err
 	}
@@ -273,7 +286,13 @@ func (v *Verifier) verify(r *http.Request) (*record, error) {
 	if err != nil {
 		return nil, err
 	}
-	return v.judge(r.Context(), r.Header, body, x, &vals, now)
+	res, err := v.judge(r.Context(), r.Header, body, x, &vals, now)
+	if err != nil {
+		return nil, err
+	}
+	rec := new(record)
+	rec.fill(v.scheme, &res, body, &vals)
+	return rec, nil
 }
 
 // unsigned reports whether no field with a signature is there: what strangers
@@ -312,42 +331,35 @@ func (v *Verifier) header(h http.Header, x *scratch, vals *values, now time.Time
 }
 
 // judge does the rest.
-func (v *Verifier) judge(ctx context.Context, h http.Header, body []byte, x *scratch, vals *values, now time.Time) (*record, error) {
+func (v *Verifier) judge(ctx context.Context, h http.Header, body []byte, x *scratch, vals *values, now time.Time) (Result, error) {
 	s := v.scheme
 	if s.Verify != nil {
-		res, err := s.Verify(v.message(ctx, h, body, vals, now))
-		if err != nil {
-			return nil, err
-		}
-		return &record{Delivery: Delivery{
-			Scheme: s.Name, ID: res.ID, Time: res.Time, KeyIndex: res.Key, Body: body,
-			scheme: s, values: *vals, signed: res.Signed,
-		}}, nil
+		return s.Verify(v.message(ctx, h, body, vals, now))
 	}
 
 	text, split := s.render(x.text[:0], vals)
 	x.text = text
 	key := v.ring.match(x, text[:split], body, text[split:])
 	if key < 0 {
-		return nil, ErrMismatch
+		return Result{}, ErrMismatch
 	}
-	d := &record{Delivery: Delivery{Scheme: s.Name, ID: vals.id, KeyIndex: key, Body: body, scheme: s, values: *vals}}
+	res := Result{ID: vals.id, Key: key}
 	switch {
 	case s.TimeField != "":
 		// Of a body, nothing is read before it is known whose it is.
 		raw, _ := field(body, s.TimeField)
 		t, err := parseTime(string(raw), s.TimeFormat)
 		if err != nil {
-			return nil, err
+			return Result{}, err
 		}
 		if err := inWindow(t, now, v.tolerance); err != nil {
-			return nil, err
+			return Result{}, err
 		}
-		d.Time = t
+		res.Time = t
 	case s.TimeFormat != 0:
-		d.Time = x.at
+		res.Time = x.at
 	}
-	return d, nil
+	return res, nil
 }
 
 func (v *Verifier) message(ctx context.Context, h http.Header, body []byte, vals *values, now time.Time) *Message {
@@ -359,17 +371,25 @@ func (v *Verifier) message(ctx context.Context, h http.Header, body []byte, vals
 	return m
 }
 
-// urlOf returns the address of the request as the provider knows it.
-func (v *Verifier) urlOf(r *http.Request) string {
+// urlOf returns the address of the request as the provider knows it. It refuses
+// one with a character that no client leaves as it is in a URL. Where body
+// follows URL in what is signed, the beginning of the body could otherwise be
+// moved to the end of the query.
+func (v *Verifier) urlOf(r *http.Request) (string, error) {
 	target := r.RequestURI
 	if !strings.HasPrefix(target, "/") { // made by hand, or in absolute form
 		target = r.URL.RequestURI()
 	}
+	for i := range len(target) {
+		if c := target[i]; c <= ' ' || c >= 0x7f || c == '"' || c == '<' || c == '>' {
+			return "", ErrMalformed
+		}
+	}
 	if v.path == "" {
-		return v.origin + target
+		return v.origin + target, nil
 	}
 	if _, query, ok := strings.Cut(target, "?"); ok {
-		return v.origin + v.path + "?" + query
+		return v.origin + v.path + "?" + query, nil
 	}
-	return v.origin + v.path
+	return v.origin + v.path, nil
 }

@@ -17,11 +17,11 @@ const (
 
 // before is called when the response begins, before its header is sent.
 func (s *Session[T]) before(status int) error {
-	w := s.writer.Unwrap()
-	err := s.commit(w.Header(), status)
+	err := s.commit(status)
 	if err == nil {
 		return nil
 	}
+	w := s.writer.Unwrap()
 	h := w.Header()
 	// What the handler wanted to say of a session that it has not got.
 	delete(h, "Set-Cookie")
@@ -33,14 +33,16 @@ func (s *Session[T]) before(status int) error {
 	return err
 }
 
-func (s *Session[T]) commit(h http.Header, status int) error {
+func (s *Session[T]) commit(status int) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.committed = true
 	v := s.visit
-	if v == nil {
+	if v == nil { // as for most requests, which this must not slow down
+		s.mu.Unlock()
 		return nil
 	}
+	defer s.mu.Unlock()
+	h := s.writer.Header()
 	addVary(h)
 	if v.failed != nil {
 		return v.failed

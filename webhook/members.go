@@ -1,0 +1,70 @@
+package webhook
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"strings"
+	"unicode"
+)
+
+// members are the members of a JSON object of which a signature covers some, by
+// their exact names.
+type members map[string]json.RawMessage
+
+// object reads a JSON object. It refuses one in which two names are the same or
+// differ in case alone: encoding/json takes "message" for Message, and of two
+// the last, where other parsers take the first. What one of them verifies, the
+// handler's would not be bound to read.
+func object(raw []byte) (members, bool) {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
+		return nil, false
+	}
+	m, folded := members{}, map[string]bool{}
+	for dec.More() {
+		t, err := dec.Token()
+		if err != nil {
+			return nil, false
+		}
+		name := t.(string) // or Token would have failed
+		var value json.RawMessage
+		if dec.Decode(&value) != nil || folded[fold(name)] {
+			return nil, false
+		}
+		m[name], folded[fold(name)] = value, true
+	}
+	if _, err := dec.Token(); err != nil { // the closing brace
+		return nil, false
+	}
+	_, err := dec.Token()
+	return m, err == io.EOF
+}
+
+// read decodes a member into v. Without that member it leaves v as it is.
+func (m members) read(name string, v any) bool {
+	raw, there := m[name]
+	return !there || json.Unmarshal(raw, v) == nil
+}
+
+// text returns a member that is a string, or "".
+func (m members) text(name string) (s string) {
+	if !m.read(name, &s) {
+		return ""
+	}
+	return s
+}
+
+// fold returns what is the same for all names that are equal under Unicode case
+// folding, as strings.EqualFold has it.
+func fold(name string) string {
+	return strings.Map(func(r rune) rune {
+		for {
+			next := unicode.SimpleFold(r)
+			if next <= r { // it begins again with the smallest
+				return next
+			}
+			r = next
+		}
+	}, name)
+}
