@@ -32,17 +32,6 @@ func (m *Middleware) copied(name string) bool {
 	return slices.ContainsFunc(m.copies, func(c headerCopy) bool { return c.from == name })
 }
 
-// identity takes from an allowing answer what the next handler gets.
-func (m *Middleware) identity(a *answer) Identity {
-	id := Identity{Header: make(http.Header, len(m.copies))}
-	for _, c := range m.copies {
-		if values := a.header[c.from]; len(values) > 0 {
-			id.Header[c.to] = slices.Clone(values)
-		}
-	}
-	return id
-}
-
 // writeDenial passes a denying answer on.
 func (m *Middleware) writeDenial(w http.ResponseWriter, q *question, a *answer) {
 	m.signIn(q, a)

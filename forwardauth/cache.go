@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"hash"
 	"log/slog"
-	"net/http"
 	"net/netip"
 	"strings"
 	"time"
@@ -185,7 +184,7 @@ func (m *Middleware) key(h *hasher, q *question) string {
 	for _, name := range m.names {
 		b = appendParts(b, m.forwarded(q.r.Header, name))
 	}
-	b = binary.BigEndian.AppendUint32(b, uint32(len(q.input)))
+	b = binary.AppendUvarint(b, uint64(len(q.input)))
 	b = append(b, q.input...)
 	h.buf = b
 	h.sum = sha256.Sum256(b)
@@ -197,12 +196,12 @@ func (m *Middleware) key(h *hasher, q *question) string {
 // appendPart and its kind append parts in such a way that no two lists of parts
 // come out the same.
 func appendPart(b []byte, s string) []byte {
-	b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
+	b = binary.AppendUvarint(b, uint64(len(s)))
 	return append(b, s...)
 }
 
 func appendParts(b []byte, list []string) []byte {
-	b = binary.BigEndian.AppendUint32(b, uint32(len(list)))
+	b = binary.AppendUvarint(b, uint64(len(list)))
 	for _, s := range list {
 		b = appendPart(b, s)
 	}
@@ -218,7 +217,7 @@ func appendAddr(b []byte, a netip.Addr) []byte {
 }
 
 // cached decides with the cache.
-func (m *Middleware) cached(q *question) (*answer, Identity, *Error) {
+func (m *Middleware) cached(q *question) (*answer, identity, *Error) {
 	c := m.cache
 	h := m.pool.Get().(*hasher)
 	key := m.key(h, q)
@@ -241,7 +240,7 @@ func (m *Middleware) cached(q *question) (*answer, Identity, *Error) {
 			// What it brought is for the one who asked.
 			a, err := m.decide(ctx, q)
 			if err == nil && a.allowed {
-				id = m.identity(a)
+				id = m.identified(a)
 			}
 			return a, id, err
 		}
@@ -250,7 +249,7 @@ func (m *Middleware) cached(q *question) (*answer, Identity, *Error) {
 	defer c.flights.land(key, f) // also when Base panics
 	a, err := m.decide(f.ctx, q)
 	if err == nil && a.allowed {
-		id = m.identity(a)
+		id = m.identified(a)
 		if ttl := m.lifetime(a); ttl > 0 {
 			f.shared = true
 			m.save(f.ctx, key, id, ttl)
@@ -258,13 +257,15 @@ func (m *Middleware) cached(q *question) (*answer, Identity, *Error) {
 	} else {
 		f.shared = err == nil && len(a.header["Set-Cookie"]) == 0 || err != nil && err.Reason != Canceled
 	}
-	f.answer, f.err = a, err
+	if f.err = err; err == nil {
+		f.answer = *a
+	}
 	return a, id, err
 }
 
 // load reads a decision from the store. What is not there, is not readable or
 // was not written by a holder of a key is a miss.
-func (m *Middleware) load(ctx context.Context, h *hasher, key string) (Identity, bool) {
+func (m *Middleware) load(ctx context.Context, h *hasher, key string) (identity, bool) {
 	ctx, cancel := m.cache.bound(ctx)
 	defer cancel()
 	entry, ok, err := m.cache.store.Get(ctx, key)
@@ -272,24 +273,24 @@ func (m *Middleware) load(ctx context.Context, h *hasher, key string) (Identity,
 		if ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			m.log.LogAttrs(ctx, slog.LevelWarn, "forwardauth: reading from the decision cache failed", errAttr(err))
 		}
-		return Identity{}, false
+		return identity{}, false
 	}
 	if !ok {
-		return Identity{}, false
+		return identity{}, false
 	}
 	payload, ok := h.open(entry)
 	if !ok {
-		return Identity{}, false
+		return identity{}, false
 	}
 	left := time.Until(time.UnixMilli(int64(binary.BigEndian.Uint64(payload))))
 	if left <= 0 || left > m.cache.maxTTL {
-		return Identity{}, false
+		return identity{}, false
 	}
-	return m.decode(payload[8:])
+	return m.readIdentity(string(payload[8:]))
 }
 
 // save writes a decision to the store.
-func (m *Middleware) save(ctx context.Context, key string, id Identity, ttl time.Duration) {
+func (m *Middleware) save(ctx context.Context, key string, id identity, ttl time.Duration) {
 	ctx, cancel := m.cache.bound(ctx)
 	defer cancel()
 	h := m.pool.Get().(*hasher)
@@ -300,7 +301,7 @@ func (m *Middleware) save(ctx context.Context, key string, id Identity, ttl time
 	}
 	copy(h.sum[:], sum)
 	payload := binary.BigEndian.AppendUint64(nil, uint64(time.Now().Add(ttl).UnixMilli()))
-	entry := h.seal(m.encode(payload, id))
+	entry := h.seal(m.appendIdentity(payload, &id))
 	if err := m.cache.store.Put(ctx, key, entry, ttl); err != nil {
 		m.log.LogAttrs(ctx, slog.LevelWarn, "forwardauth: writing to the decision cache failed", errAttr(err))
 	}
@@ -348,56 +349,6 @@ func (h *hasher) open(entry []byte) ([]byte, bool) {
 		}
 	}
 	return nil, false
-}
-
-func (m *Middleware) encode(b []byte, id Identity) []byte {
-	for _, c := range m.copies {
-		values := id.Header[c.to]
-		b = binary.AppendUvarint(b, uint64(len(values)))
-		for _, v := range values {
-			b = binary.AppendUvarint(b, uint64(len(v)))
-			b = append(b, v...)
-		}
-	}
-	return b
-}
-
-// decode is the inverse of encode. The MAC vouches for what it reads, and yet it
-// trusts no length.
-func (m *Middleware) decode(b []byte) (Identity, bool) {
-	text := string(b)
-	id := Identity{Header: make(http.Header, len(m.copies)), Cached: true}
-	values := make([]string, 0, len(m.copies))
-	for _, c := range m.copies {
-		n, size := uvarint(text)
-		if text = text[size:]; size == 0 || n > uint64(len(text)) {
-			return Identity{}, false
-		}
-		from := len(values)
-		for range n {
-			length, size := uvarint(text)
-			if text = text[size:]; size == 0 || length > uint64(len(text)) {
-				return Identity{}, false
-			}
-			values = append(values, text[:length])
-			text = text[length:]
-		}
-		if n > 0 {
-			id.Header[c.to] = values[from:len(values):len(values)]
-		}
-	}
-	return id, text == ""
-}
-
-// uvarint is binary.Uvarint of a string; its size is 0 where there is none.
-func uvarint(s string) (v uint64, size int) {
-	for i := range min(len(s), binary.MaxVarintLen32) {
-		v |= uint64(s[i]&0x7f) << (7 * i)
-		if s[i] < 0x80 {
-			return v, i + 1
-		}
-	}
-	return 0, 0
 }
 
 // errAttr is the error of a store, which never has a key or a value in it.

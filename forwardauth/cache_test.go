@@ -478,3 +478,31 @@ func TestAnyClient(t *testing.T) {
 		}
 	}
 }
+
+// forwardauth 27: those who share a denial each carry it out for themselves: a
+// redirect to sign in is made of the one answer many times at once.
+func TestSingleFlightDenial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ask := make(chan struct{})
+		s := &service{answer: func(*http.Request) (*http.Response, error) {
+			<-ask
+			return response(401, "Unauthorized\n", "Content-Type: text/plain"), nil
+		}}
+		m := mustNew(t, forwardauth.Config{Base: s, CopyHeaders: user(t), Cache: cachedBy(memory(t)), SignIn: "/login"})
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				h := serve(m, request("GET", "/a", "Cookie: a=1", "Accept: text/html"))
+				if h.StatusCode != 302 || h.Header.Get("Location") == "" || h.body != "" || h.ran != nil {
+					t.Errorf("status %d, header %v, body %q", h.StatusCode, h.Header, h.body)
+				}
+			})
+		}
+		synctest.Wait()
+		close(ask)
+		wg.Wait()
+		if s.count() != 1 {
+			t.Errorf("%d questions", s.count())
+		}
+	})
+}

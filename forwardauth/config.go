@@ -29,6 +29,11 @@ const (
 	// Envoy asks with the method, host and path of the request itself, below
 	// the path of Config.URL, as ext_authz with an HTTP service does, and with
 	// X-Forwarded-Proto and -For. 200 allows, and no other status.
+	//
+	// One slash at the end of Config.URL makes no difference; a second one is
+	// kept. Authelia needs it, as in https://auth.example.com/api/authz/ext-authz//:
+	// it takes for the path what follows the first, and would otherwise read
+	// the path of a request as the end of the host.
 	Envoy
 
 	// JSON asks with POST at Config.URL, as Open Policy Agent wants it: the

@@ -90,5 +90,5 @@
 // A round trip to the service for each request, and a copy of the header map;
 // the body of an answer, up to [Config.MaxResponse], is held in memory. There
 // are no goroutines. A hit in a cache in memory makes at most 12
-// allocations and takes a few microseconds.
+// allocations and takes about two microseconds.
 package forwardauth

@@ -23,8 +23,8 @@ type flight struct {
 	waiting int // those that still want the answer; guarded by flights.mu
 
 	done   chan struct{}
-	shared bool // the answer is for all
-	answer *answer
+	shared bool   // the answer is for all
+	answer answer // a copy: carrying out a denial changes the one it is made of
 	err    *Error
 }
 
@@ -75,16 +75,15 @@ func (fs *flights) forget(key string, f *flight) {
 	}
 }
 
-// result is what one of those who waited gets: an answer of its own, since
-// carrying it out changes it.
-func (f *flight) result(m *Middleware) (*answer, Identity, *Error) {
+// result is what one of those who waited gets: an answer of its own, with the
+// header of all.
+func (f *flight) result(m *Middleware) (*answer, identity, *Error) {
 	if f.err != nil {
-		return nil, Identity{}, f.err
+		return nil, identity{}, f.err
 	}
-	a := *f.answer
-	a.header = a.header.Clone()
+	a := f.answer
 	if !a.allowed {
-		return &a, Identity{}, nil
+		return &a, identity{}, nil
 	}
-	return &a, m.identity(&a), nil
+	return &a, m.identified(&a), nil
 }

@@ -1,7 +1,6 @@
 package forwardauth
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"log/slog"
@@ -76,7 +75,6 @@ func New(c Config) (*Middleware, error) {
 	if m.base == nil {
 		m.own = &http.Transport{
 			Protocols:              new(http.Protocols),
-			MaxIdleConns:           100,
 			MaxIdleConnsPerHost:    100,
 			IdleConnTimeout:        90 * time.Second,
 			TLSHandshakeTimeout:    10 * time.Second,
@@ -118,23 +116,24 @@ func (m *Middleware) Handler(next http.Handler) http.Handler {
 
 func (m *Middleware) serve(next http.Handler, w http.ResponseWriter, r *http.Request) {
 	s := &state{Context: r.Context()}
-	inner := r.WithContext(s)
+	s.request = *r.WithContext(s)
+	inner := &s.request
 	inner.Header = m.strip(r.Header)
 	m.stripTrailer(r, inner)
 
 	if m.cfg.Skip == nil || !m.cfg.Skip(inner) {
-		a, id, err := m.judge(&s.question, r, inner)
+		var q question
+		a, id, err := m.judge(&q, r, inner)
 		switch {
 		case err != nil:
-			m.refuse(w, r, &s.question, err)
+			m.refuse(w, r, &q, err)
 			return
 		case a != nil && !a.allowed:
-			m.writeDenial(w, &s.question, a)
+			m.writeDenial(w, &q, a)
 			return
 		}
-		s.question = question{} // or the body would be held until the end
-		s.owner, s.id = m, id
-		m.present(inner.Header, id.Header)
+		s.owner, s.found = m, id
+		m.present(inner.Header, &s.found)
 		if a != nil {
 			if lines := m.cfg.SuccessCookies.pick(a.header["Set-Cookie"]); len(lines) > 0 {
 				next = cookieHandler{next, lines}
@@ -153,31 +152,14 @@ func (m *Middleware) serve(next http.Handler, w http.ResponseWriter, r *http.Req
 	next.ServeHTTP(w, inner)
 }
 
-// present adds the identity to a request, in slices of the request's own.
-func (m *Middleware) present(h, id http.Header) {
-	n := 0
-	for i := range m.copies {
-		n += len(id[m.copies[i].to])
-	}
-	all := make([]string, 0, n)
-	for i := range m.copies {
-		name := m.copies[i].to
-		if values := id[name]; len(values) > 0 {
-			from := len(all)
-			all = append(all, values...)
-			h[name] = all[from:len(all):len(all)]
-		}
-	}
-}
-
 // judge comes to a decision: an identity where the request is allowed, an
 // answer of the service that denies, or an error. The answer is nil where the
 // cache knew.
-func (m *Middleware) judge(q *question, r, inner *http.Request) (a *answer, id Identity, err *Error) {
+func (m *Middleware) judge(q *question, r, inner *http.Request) (a *answer, id identity, err *Error) {
 	if m.cfg.OnDecision != nil {
 		start := time.Now()
 		defer func() {
-			d := Decision{Allowed: err == nil && (a == nil || a.allowed), Cached: id.Cached, Duration: time.Since(start)}
+			d := Decision{Allowed: err == nil && (a == nil || a.allowed), Cached: id.cached, Duration: time.Since(start)}
 			if err != nil {
 				d.Err = err
 			} else if a != nil {
@@ -201,7 +183,7 @@ func (m *Middleware) judge(q *question, r, inner *http.Request) (a *answer, id I
 		return m.cached(q)
 	}
 	if a, err = m.decide(r.Context(), q); err == nil && a.allowed {
-		id = m.identity(a)
+		id = m.identified(a)
 	}
 	return a, id, err
 }
@@ -214,69 +196,4 @@ type cookieHandler struct {
 
 func (h cookieHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	withCookies(h.next, w, r, h.lines)
-}
-
-// Identity is what the service has said about who sent a request.
-type Identity struct {
-	// Header has the fields of Config.CopyHeaders, by their To names. It is the
-	// handler's own copy.
-	Header http.Header
-
-	// Cached says that the decision came from the cache.
-	Cached bool
-}
-
-// From returns the identity in ctx, and whether m itself has allowed the
-// request. It is false for one that was skipped. Code that does not care which
-// instance it was uses [FromContext].
-func (m *Middleware) From(ctx context.Context) (Identity, bool) {
-	s, ok := ctx.Value(m).(*state)
-	if !ok {
-		return Identity{}, false
-	}
-	return s.id, true
-}
-
-// FromContext returns the identity in ctx, and whether there is one. With
-// several instances of the middleware that is the innermost that has allowed
-// the request.
-func FromContext(ctx context.Context) (Identity, bool) {
-	s, ok := ctx.Value(stateKey{}).(*state)
-	if !ok {
-		return Identity{}, false
-	}
-	return s.id, true
-}
-
-// NewContext returns a copy of ctx that carries id, for tests of handlers that
-// call [FromContext].
-func NewContext(ctx context.Context, id Identity) context.Context {
-	return &state{Context: ctx, id: id, given: true}
-}
-
-// state is the context of a request.
-type state struct {
-	context.Context
-	owner *Middleware // nil for a request that was skipped, and for NewContext
-	id    Identity
-	given bool // by NewContext
-
-	question question // here to save an allocation, until it is answered
-}
-
-type stateKey struct{}
-
-// Value returns the state itself for the package's key and for the owner's.
-func (s *state) Value(key any) any {
-	switch key := key.(type) {
-	case stateKey:
-		if s.owner != nil || s.given {
-			return s
-		}
-	case *Middleware:
-		if key == s.owner {
-			return s
-		}
-	}
-	return s.Context.Value(key)
 }

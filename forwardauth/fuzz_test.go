@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -133,6 +134,27 @@ func FuzzCacheEntry(f *testing.F) {
 		}
 		if r := ask(); r == nil || s.count() != 2 || r.Header.Get("Remote-User") != "ada" {
 			t.Fatalf("%d questions", s.count())
+		}
+	})
+}
+
+// What is accepted as an entry of the cache comes out again as it went in; for
+// everything else there is no panic, although only holders of a key write
+// entries.
+func FuzzIdentity(f *testing.F) {
+	m := mustNew(f, forwardauth.Config{CopyHeaders: user(f)})
+	for _, h := range []http.Header{nil, {"Remote-User": {"ada"}}, {"Remote-User": {""}, "Remote-Groups": {"dev", strings.Repeat("a", 300)}}} {
+		f.Add(forwardauth.AppendIdentity(m, h))
+	}
+	f.Add("\x01\xff\xff\xff\xff\x7f")
+	f.Fuzz(func(t *testing.T, entry string) {
+		h, ok := forwardauth.ReadIdentity(m, entry)
+		if !ok {
+			return
+		}
+		again, ok := forwardauth.ReadIdentity(m, forwardauth.AppendIdentity(m, h))
+		if !ok || !reflect.DeepEqual(h, again) {
+			t.Fatalf("%q: %q came out as %q", entry, h, again)
 		}
 	})
 }

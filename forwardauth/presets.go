@@ -1,6 +1,9 @@
 package forwardauth
 
-import "strings"
+import (
+	"net/http"
+	"strings"
+)
 
 // Authelia returns the configuration for an Authelia at base, such as
 // https://auth.example.com, with its endpoint for ForwardAuth. The fields are
@@ -32,12 +35,17 @@ func Authentik(base string) Config {
 // run with --reverse-proxy and --set-xauthrequest. Its endpoint answers 202 or
 // 401; browsers are sent to sign in at base, so that this has to be an address
 // that they reach, in a domain of which the proxy sets cookies.
+//
+// 202 alone allows. Other parts of the proxy answer with 200, its health check
+// above all, which before v7.15.2 one could ask for at any path
+// (CVE-2026-34457).
 func OAuth2Proxy(base string) Config {
 	return Config{
 		URL: join(base, "/oauth2/auth"),
 		CopyHeaders: same("X-Auth-Request-User", "X-Auth-Request-Email", "X-Auth-Request-Groups",
 			"X-Auth-Request-Preferred-Username", "X-Auth-Request-Access-Token"),
 		SuccessCookies: AllCookies(),
+		Allow:          func(status int) bool { return status == http.StatusAccepted },
 		SignIn:         join(base, "/oauth2/start"),
 	}
 }

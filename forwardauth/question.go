@@ -123,16 +123,30 @@ func validChain(s string) bool {
 	return true
 }
 
+// addresses are the peer and the client in writing, "" where not known.
+func (q *question) addresses() (peer, client string) {
+	if q.peer.IsValid() {
+		peer = q.peer.String()
+	}
+	switch {
+	case q.client == q.peer:
+		client = peer
+	case q.client.IsValid():
+		client = q.client.String()
+	}
+	return peer, client
+}
+
 // chain is the X-Forwarded-For that the service gets: what the trusted proxies
 // say, and the peer.
-func (q *question) chain() string {
+func (q *question) chain(peer string) string {
 	switch {
-	case !q.peer.IsValid():
+	case peer == "":
 		return q.via
 	case q.via == "":
-		return q.peer.String()
+		return peer
 	}
-	return q.via + ", " + q.peer.String()
+	return q.via + ", " + peer
 }
 
 // port is the one that the client asked for.

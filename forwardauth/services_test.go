@@ -1,8 +1,10 @@
 package forwardauth_test
 
 import (
+	"encoding/json"
+	"maps"
 	"net/http"
-	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -10,134 +12,165 @@ import (
 	"example.com/plainware/forwardauth"
 )
 
-// The services below answer by the rules that the source of each has, reduced
-// to what a caller can see: which fields they demand, and the header and status
-// of their answers. The tables are requests of a client and what must become of
-// them.
-
-// authelia is /api/authz/forward-auth: everything from X-Forwarded-*, a method
-// of capital letters, https or wss; HTML clients are redirected, others get 401.
-func authelia(r *http.Request) (*http.Response, error) {
-	h := r.Header
-	method, proto := h.Get("X-Forwarded-Method"), h.Get("X-Forwarded-Proto")
-	target, err := url.ParseRequestURI(h.Get("X-Forwarded-Uri"))
-	if r.URL.Path != "/api/authz/forward-auth" || method == "" || strings.Trim(method, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" ||
-		proto != "https" && proto != "wss" || h.Get("X-Forwarded-Host") == "" || err != nil {
-		return response(400, "400 Bad Request"), nil
-	}
-	const session = "Set-Cookie: authelia_session=s2; path=/; HttpOnly; secure"
-	cookie := h.Get("Cookie")
-	switch {
-	case strings.Contains(cookie, "authelia_session=ada") && strings.HasPrefix(target.Path, "/admin"):
-		return response(403, "403 Forbidden", session), nil
-	case strings.Contains(cookie, "authelia_session=ada"):
-		return response(200, "200 OK", "Remote-User: ada", "Remote-Groups: dev,admins", "Remote-Name: Ada", "Remote-Email: ada@example.com", session), nil
-	case strings.HasPrefix(h.Get("Authorization"), "Basic "):
-		return response(401, "401 Unauthorized", `WWW-Authenticate: Basic realm="Authorization Required"`), nil
-	}
-	location := "Location: https://auth.example.com/?rd=" + url.QueryEscape(proto+"://"+h.Get("X-Forwarded-Host")+h.Get("X-Forwarded-Uri")) + "&rm=" + method
-	status := 302
-	switch {
-	case h.Get("X-Requested-With") == "XMLHttpRequest" || !strings.Contains(h.Get("Accept"), "text/html"):
-		status = 401
-	case method != "GET" && method != "HEAD" && method != "OPTIONS":
-		status = 303
-	}
-	return response(status, http.StatusText(status), location, session, "Content-Type: text/html; charset=utf-8"), nil
+// exchange is one question to a service and its answer, as its file in testdata
+// has it. The files say where they come from; those of services that can be run
+// are written by the tests in internal/interop/forwardauth.
+type exchange struct {
+	Name     string   `json:"name"`
+	Question []string `json:"question"` // request line, then the header by name
+	Status   int      `json:"status"`
+	Answer   []string `json:"answer"`
+	Body     string   `json:"body"`
 }
 
-// authentik is the Traefik endpoint of an outpost.
-func authentik(r *http.Request) (*http.Response, error) {
-	h := r.Header
-	if r.URL.Path != "/outpost.goauthentik.io/auth/traefik" || h.Get("X-Forwarded-Host") == "" || h.Get("X-Forwarded-Proto") == "" || h.Get("X-Forwarded-Uri") == "" {
-		return response(400, ""), nil
+func exchanges(t *testing.T, service string) map[string]exchange {
+	b, err := os.ReadFile("testdata/" + service + ".json")
+	if err != nil {
+		t.Fatal(err)
 	}
-	if strings.Contains(h.Get("Cookie"), "authentik_proxy_1=ada") {
-		return response(200, "", "X-authentik-username: ada", "X-authentik-groups: dev|admins", "X-authentik-email: ada@example.com",
-			"X-authentik-name: Ada", "X-authentik-uid: 1", "X-authentik-jwt: e30", "X-authentik-meta-app: app", "User-Agent: "+h.Get("User-Agent")), nil
+	var file struct{ Exchanges []exchange }
+	if err := json.Unmarshal(b, &file); err != nil {
+		t.Fatal(err)
 	}
-	return response(302, "", "Location: "+h.Get("X-Forwarded-Proto")+"://"+h.Get("X-Forwarded-Host")+"/outpost.goauthentik.io/start?rd="+
-		url.QueryEscape(h.Get("X-Forwarded-Uri")), "Set-Cookie: authentik_proxy_1=new; Path=/"), nil
+	all := make(map[string]exchange)
+	for _, e := range file.Exchanges {
+		all[e.Name] = e
+	}
+	return all
 }
 
-// oauth2Proxy is /oauth2/auth: 202, 401 or 403, the session in several cookies.
-func oauth2Proxy(r *http.Request) (*http.Response, error) {
-	switch cookie := strings.Join(r.Header["Cookie"], "; "); {
-	case r.URL.Path != "/oauth2/auth":
-		return response(404, ""), nil
-	case strings.Contains(cookie, "_oauth2_proxy_0=ada") && strings.Contains(cookie, "_oauth2_proxy_1=lovelace"):
-		return response(202, "", "X-Auth-Request-User: ada", "X-Auth-Request-Email: ada@example.com", "X-Auth-Request-Groups: dev,admins",
-			"X-Auth-Request-Preferred-Username: ada", "X-Auth-Request-Access-Token: t", "Set-Cookie: _oauth2_proxy_0=ada; Path=/; Expires=Sat, 01 Jan 2000 00:00:00 GMT",
-			"Set-Cookie: _oauth2_proxy_1=lovelace; Path=/", "Gap-Auth: ada@example.com"), nil
-	case strings.Contains(cookie, "_oauth2_proxy_0=bob"):
-		return response(403, "Forbidden\n", "Content-Type: text/plain; charset=utf-8"), nil
+// client is the request that has led to a question: the fields that describe it
+// are turned back, and what was forwarded is in its header. Scheme and host are
+// those of a trusted proxy.
+func (e exchange) client() *http.Request {
+	method, target, addr := "", "", ""
+	var lines []string
+	for _, line := range e.Question[1:] {
+		switch name, value, _ := strings.Cut(line, ": "); name {
+		case "X-Forwarded-Method":
+			method = value
+		case "X-Forwarded-Uri":
+			target = value
+		case "X-Real-Ip":
+			addr = value
+		case "X-Forwarded-For", "X-Forwarded-Port", "Accept-Encoding":
+		default:
+			lines = append(lines, line)
+		}
 	}
-	return response(401, "Unauthorized\n", "Content-Type: text/plain; charset=utf-8", "Set-Cookie: _oauth2_proxy=; Path=/; Max-Age=0"), nil
+	r := request(method, target, lines...)
+	r.RemoteAddr = addr + ":4711"
+	return r
 }
 
-// forwardauth 34: what clients get and handlers see with Authelia, authentik
-// and oauth2-proxy.
+// asked writes a question as the files have it.
+func asked(r *http.Request) []string {
+	all := []string{r.Method + " " + r.URL.RequestURI()}
+	for _, name := range slices.Sorted(maps.Keys(r.Header)) {
+		for _, v := range r.Header[name] {
+			if name != "X-Forwardauth-Loop" {
+				all = append(all, name+": "+v)
+			}
+		}
+	}
+	return all
+}
+
+// forwardauth 34: the presets ask Authelia, authentik and oauth2-proxy what
+// these understand, and what they answer comes to what clients get and handlers
+// see.
 func TestServices(t *testing.T) {
-	type row struct {
-		name     string
-		method   string
-		target   string
-		lines    []string
+	type outcome struct {
 		status   int
 		location string
-		cookies  []string
+		cookies  int // how many are set
 		identity map[string]string
 	}
-	const html = "Accept: text/html,application/xhtml+xml,*/*;q=0.8"
-	for name, c := range map[string]struct {
-		config forwardauth.Config
-		answer func(*http.Request) (*http.Response, error)
-		rows   []row
+	const base = "http://auth.example"
+	ada := map[string]string{"Remote-User": "ada", "Remote-Groups": "dev,admins", "Remote-Name": "Ada Lovelace", "Remote-Email": "ada@example.com"}
+	signIn := func(rest string) string {
+		return "https://auth.example.com/?rd=https%3A%2F%2Fapp.example.com%2F" + rest
+	}
+	proxied := map[string]string{"X-Auth-Request-User": "ada", "X-Auth-Request-Groups": "dev", "Gap-Auth": ""}
+	groups := forwardauth.OAuth2Proxy(base)
+	groups.URL += "?allowed_groups=admins"
+	for service, c := range map[string]struct {
+		config   forwardauth.Config
+		configs  map[string]forwardauth.Config // for some
+		outcomes map[string]outcome
 	}{
-		"authelia": {forwardauth.Authelia("https://auth.example.com/"), authelia, []row{
-			{"signed in", "GET", "/a?b", []string{"Cookie: authelia_session=ada"}, 200, "", []string{"authelia_session=s2; path=/; HttpOnly; secure"},
-				map[string]string{"Remote-User": "ada", "Remote-Groups": "dev,admins", "Remote-Name": "Ada", "Remote-Email": "ada@example.com"}},
-			{"signed in, spoofs", "GET", "/a", []string{"Cookie: authelia_session=ada", "Remote-User: root", "Remote_Email: root"}, 200, "", nil,
-				map[string]string{"Remote-User": "ada", "Remote_email": ""}},
-			{"forbidden", "GET", "/admin", []string{"Cookie: authelia_session=ada", "X-Forwarded-Uri: /a"}, 403, "", []string{"authelia_session=s2; path=/; HttpOnly; secure"}, nil},
-			{"browser", "GET", "/a?b", []string{html}, 302, "https://auth.example.com/?rd=https%3A%2F%2Fshop.example.com%2Fa%3Fb&rm=GET", nil, nil},
-			{"browser posts", "POST", "/a", []string{html}, 303, "https://auth.example.com/?rd=https%3A%2F%2Fshop.example.com%2Fa&rm=POST", nil, nil},
-			{"script", "GET", "/a", []string{html, "X-Requested-With: XMLHttpRequest"}, 401, "https://auth.example.com/?rd=https%3A%2F%2Fshop.example.com%2Fa&rm=GET", nil, nil},
-			{"program", "GET", "/a", []string{"Accept: */*"}, 401, "https://auth.example.com/?rd=https%3A%2F%2Fshop.example.com%2Fa&rm=GET", nil, nil},
-			{"basic", "GET", "/a", []string{"Authorization: Basic eDp5"}, 401, "", nil, nil},
-			{"method in small letters", "get", "/a", nil, 400, "", nil, nil},
-			{"odd target", "GET", "/a/%2e%2e/admin", []string{"Cookie: authelia_session=ada"}, 400, "", nil, nil},
+		"authelia": {forwardauth.Authelia(base), nil, map[string]outcome{
+			"signed in":               {200, "", 0, ada},
+			"signed in, spoofs":       {200, "", 0, ada},
+			"forbidden":               {403, "", 0, nil},
+			"nobody, a browser":       {302, signIn("a%3Fb&rm=GET"), 1, nil},
+			"nobody, a browser posts": {303, signIn("a&rm=POST"), 1, nil},
+			"nobody, a program":       {401, signIn("a&rm=GET"), 1, nil},
+			"nobody, spoofs":          {401, signIn("a&rm=GET"), 1, nil},
+			"nobody, a script":        {401, signIn("a&rm=GET"), 1, nil},
+			"a bad password":          {401, "", 0, nil},
+			"an open host":            {200, "", 0, map[string]string{"Remote-User": ""}},
+			"an unknown host":         {400, "", 0, nil},
+			"plain http":              {400, "", 0, nil},
+			"method in small letters": {400, "", 0, nil},
 		}},
-		"authentik": {forwardauth.Authentik("https://auth.example.com"), authentik, []row{
-			{"signed in", "GET", "/a", []string{"Cookie: authentik_proxy_1=ada", "User-Agent: curl/8", "X_authentik_username: root"}, 200, "", nil,
-				map[string]string{"X-Authentik-Username": "ada", "X-Authentik-Groups": "dev|admins", "X-Authentik-Uid": "1", "X-Authentik-Jwt": "e30", "X-Authentik-Entitlements": "", "X_authentik_username": "", "User-Agent": "curl/8"}},
-			{"browser", "GET", "/a?b", []string{html}, 302, "https://shop.example.com/outpost.goauthentik.io/start?rd=%2Fa%3Fb", []string{"authentik_proxy_1=new; Path=/"}, nil},
+		"authentik": {forwardauth.Authentik(base), nil, map[string]outcome{
+			"signed in":        {200, "", 0, map[string]string{"X-Authentik-Uid": "foo", "Foo": "", "User-Agent": "", "X-Authentik-Entitlements": ""}},
+			"nobody":           {302, "http://fake-auth.t.goauthentik.io/auth?client_id=abc&redirect_uri=https%3A%2F%2Fext.t.goauthentik.io%2Foutpost.goauthentik.io%2Fcallback%3FX-authentik-auth-callback%3Dtrue&response_type=code", 1, nil},
+			"an open path":     {200, "", 0, map[string]string{"X-Authentik-Uid": ""}},
+			"no forwarded URL": {503, "", 0, nil},
 		}},
-		"oauth2-proxy": {forwardauth.OAuth2Proxy("https://auth.example.com"), oauth2Proxy, []row{
-			{"signed in", "GET", "/a", []string{"Cookie: _oauth2_proxy_0=ada; _oauth2_proxy_1=lovelace"}, 200, "",
-				[]string{"_oauth2_proxy_0=ada; Path=/; Expires=Sat, 01 Jan 2000 00:00:00 GMT", "_oauth2_proxy_1=lovelace; Path=/"},
-				map[string]string{"X-Auth-Request-User": "ada", "X-Auth-Request-Email": "ada@example.com", "X-Auth-Request-Groups": "dev,admins", "X-Auth-Request-Access-Token": "t", "Gap-Auth": ""}},
-			{"half a session", "GET", "/a", []string{"Cookie: _oauth2_proxy_0=ada"}, 401, "", []string{"_oauth2_proxy=; Path=/; Max-Age=0"}, nil},
-			{"browser", "GET", "/a?b", []string{html}, 302, "https://auth.example.com/oauth2/start?rd=https%3A%2F%2Fshop.example.com%2Fa%3Fb", []string{"_oauth2_proxy=; Path=/; Max-Age=0"}, nil},
-			{"program", "GET", "/a", []string{"Accept: application/json"}, 401, "", nil, nil},
-			{"not allowed", "GET", "/a", []string{html, "Cookie: _oauth2_proxy_0=bob"}, 403, "", nil, nil},
+		"oauth2-proxy": {forwardauth.OAuth2Proxy(base), map[string]forwardauth.Config{"not in the group": groups}, map[string]outcome{
+			"nobody, a program":    {401, "", 0, nil},
+			"nobody, a browser":    {302, base + "/oauth2/start?rd=", 0, nil},
+			"signed in":            {200, "", 0, proxied},
+			"basic authentication": {200, "", 0, proxied},
+			"a broken session":     {401, "", 1, nil},
+			"not in the group":     {403, "", 0, nil},
 		}},
 	} {
-		for _, row := range c.rows {
-			t.Run(name+"/"+row.name, func(t *testing.T) {
-				c := c
-				c.config.TrustedProxies = prefixes(t, "192.0.2.0/24")
-				r := request(row.method, row.target, append(row.lines, "X-Forwarded-Proto: https", "X-Forwarded-Host: shop.example.com")...)
-				h := do(t, c.config, &service{answer: c.answer}, r)
-				if h.StatusCode != row.status || h.Header.Get("Location") != row.location || (h.ran != nil) != (row.status == 200) {
-					t.Errorf("status %d, Location %q", h.StatusCode, h.Header.Get("Location"))
+		recorded := exchanges(t, service)
+		if len(recorded) != len(c.outcomes) {
+			t.Errorf("%s: %d exchanges, %d outcomes", service, len(recorded), len(c.outcomes))
+		}
+		for name, want := range c.outcomes {
+			t.Run(service+"/"+name, func(t *testing.T) {
+				e, ok := recorded[name]
+				if !ok {
+					t.Fatal("not in the file")
 				}
-				if row.cookies != nil && !slices.Equal(h.Header["Set-Cookie"], row.cookies) {
-					t.Errorf("cookies %q", h.Header["Set-Cookie"])
+				config := c.config
+				if other, ok := c.configs[name]; ok {
+					config = other
 				}
-				for name, want := range row.identity {
-					if got := strings.Join(h.ran.Header[name], "|"); got != want {
-						t.Errorf("%s is %q, want %q", name, got, want)
+				config.TrustedProxies = prefixes(t, "127.0.0.0/8", "192.0.2.0/24")
+				s := says(e.Status, e.Body, e.Answer...)
+				r := e.client()
+				// Beside what the service was sent: what it must not be.
+				for _, name := range []string{"Remote-User", "Remote_email", "X-Authentik-Uid", "X_authentik_uid", "X-Auth-Request-User", "X-Forwarded-Uri", "X-Forwarded-Method"} {
+					r.Header[name] = []string{"spoofed"}
+				}
+				h := do(t, config, s, r)
+				if got := asked(s.last(t)); !slices.Equal(got, e.Question) {
+					t.Errorf("asked\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(e.Question, "\n"))
+				}
+				location := h.Header.Get("Location")
+				if want.location != "" && strings.HasSuffix(want.location, "rd=") && strings.HasPrefix(location, want.location+"http") {
+					location = want.location // what follows has the port of the recording
+				}
+				if h.StatusCode != want.status || location != want.location || len(h.Header["Set-Cookie"]) != want.cookies || (h.ran != nil) != (want.status == 200) {
+					t.Errorf("status %d, header %v", h.StatusCode, h.Header)
+				}
+				for name, value := range want.identity {
+					if got := strings.Join(h.ran.Header[name], "|"); got != value {
+						t.Errorf("%s is %q, want %q", name, got, value)
+					}
+				}
+				if h.ran != nil {
+					for _, copied := range config.CopyHeaders {
+						if h.ran.Header.Get(copied.From) == "spoofed" {
+							t.Errorf("%s is the client's", copied.From)
+						}
 					}
 				}
 			})

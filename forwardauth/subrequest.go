@@ -42,14 +42,28 @@ func (m *Middleware) forwarded(h http.Header, name string) []string {
 	return values
 }
 
+// described is how many fields at most describe the request and the question.
+const described = 10
+
 // subrequest makes the request that asks q. Every field in it was put there
 // here: none is carried over.
 func (m *Middleware) subrequest(ctx context.Context, q *question) (*http.Request, error) {
-	h := make(http.Header, 16)
-	values := make([]string, 0, 12)
-	set := func(name, value string) {
-		values = append(values, value)
-		h[name] = values[len(values)-1 : len(values) : len(values)]
+	fields, lines := described, described
+	if m.cfg.Mode != JSON {
+		for _, name := range m.names {
+			if n := len(q.r.Header[name]); n > 0 {
+				fields, lines = fields+1, lines+n
+			}
+		}
+	}
+	// Made in their final size, the values of all fields in one slice: these
+	// two are most of what a question takes to put together.
+	h := make(http.Header, fields)
+	values := make([]string, 0, lines)
+	set := func(name string, list ...string) {
+		from := len(values)
+		values = append(values, list...)
+		h[name] = values[from:len(values):len(values)]
 	}
 	r := (&http.Request{
 		Method: http.MethodGet, URL: m.url, Host: m.url.Host, Header: h,
@@ -57,13 +71,13 @@ func (m *Middleware) subrequest(ctx context.Context, q *question) (*http.Request
 	}).WithContext(ctx)
 	if m.cfg.Mode != JSON {
 		for _, name := range m.names {
-			if values := m.forwarded(q.r.Header, name); len(values) > 0 {
-				h[name] = slices.Clone(values)
+			if list := m.forwarded(q.r.Header, name); len(list) > 0 {
+				set(name, list...)
 			}
 		}
 		if q.body != nil {
-			if values := q.r.Header["Content-Type"]; len(values) > 0 {
-				h["Content-Type"] = slices.Clone(values)
+			if list := q.r.Header["Content-Type"]; len(list) > 0 {
+				set("Content-Type", list...)
 			}
 			setBody(r, q.body)
 		}
@@ -73,9 +87,10 @@ func (m *Middleware) subrequest(ctx context.Context, q *question) (*http.Request
 	}
 	// Compression would hide the length of an answer from its limit.
 	set("Accept-Encoding", "identity")
-	set(loopMark, m.mark)
 	if marks := q.r.Header[loopMark]; len(marks) > 0 {
 		set(loopMark, strings.Join(marks, ", ")+", "+m.mark)
+	} else {
+		set(loopMark, m.mark)
 	}
 
 	switch m.cfg.Mode {
@@ -101,11 +116,12 @@ func (m *Middleware) subrequest(ctx context.Context, q *question) (*http.Request
 		set(forwardedPort, q.port())
 	}
 	set(forwardedProto, q.scheme)
-	if chain := q.chain(); chain != "" {
+	peer, client := q.addresses()
+	if chain := q.chain(peer); chain != "" {
 		set(forwardedFor, chain)
 	}
-	if q.client.IsValid() {
-		set(realIP, q.client.String())
+	if client != "" {
+		set(realIP, client)
 	}
 	return r, nil
 }
@@ -123,7 +139,7 @@ func setBody(r *http.Request, body []byte) {
 // not write the target as it was sent.
 func below(base *url.URL, target string) (*url.URL, error) {
 	path, query, hasQuery := strings.Cut(target, "?")
-	raw := strings.TrimRight(base.EscapedPath(), "/") + path
+	raw := strings.TrimSuffix(base.EscapedPath(), "/") + path
 	plain, ok := unescape(raw)
 	if !ok {
 		return nil, errors.New("target has a percent sign that encodes nothing")
