@@ -47,14 +47,14 @@ func (c *Cookie[T]) serve(next http.Handler, w http.ResponseWriter, r *http.Requ
 	// The value can share its memory, and then next can change it.
 	o.payload = slices.Clone(o.payload)
 	h := w.Header()
-	rw := respwriter.Make(w, r, func(status int) error {
+	rw := respwriter.Make(w, r, respwriter.Func(func(status int) error {
 		if status != http.StatusSwitchingProtocols && private(h) && c.refresh(h, r, o) {
 			if _, ok := h["Cache-Control"]; !ok {
 				h["Cache-Control"] = []string{"private"}
 			}
 		}
 		return nil
-	})
+	}))
 	next.ServeHTTP(rw.Form(), inner)
 	rw.Finish() // never fails: what it runs does not
 }

@@ -45,7 +45,7 @@ func cookieName(line string) string {
 // withCookies runs next with a writer that adds cookies when the header is
 // sent, so that the handler has had its chance to set one of the same name.
 func withCookies(next http.Handler, w http.ResponseWriter, r *http.Request, lines []string) {
-	writer := respwriter.Make(w, r, func(int) error {
+	writer := respwriter.Make(w, r, respwriter.Func(func(int) error {
 		h := w.Header()
 		set := h["Set-Cookie"]
 		all := slices.Clip(slices.Clone(set))
@@ -59,7 +59,7 @@ func withCookies(next http.Handler, w http.ResponseWriter, r *http.Request, line
 			h["Set-Cookie"] = all
 		}
 		return nil
-	})
+	}))
 	next.ServeHTTP(writer.Form(), r)
 	writer.Finish()
 }

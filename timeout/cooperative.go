@@ -96,8 +96,8 @@ func (o *observer) endDrain() {
 	}
 }
 
-// begin is told by the Writer that the response begins.
-func (o *observer) begin(status int) error {
+// BeforeCommit is told by the Writer that the response begins.
+func (o *observer) BeforeCommit(status int) error {
 	o.begun.Store(true)
 	if status == http.StatusRequestEntityTooLarge || o.readLapsed() {
 		// http.MaxBytesReader asks for it too, but only the server's own
@@ -134,7 +134,7 @@ func (m *Middleware) serveCooperative(w http.ResponseWriter, r *http.Request, ne
 			}
 		}).Stop()
 	}
-	o.Writer = respwriter.Make(w, r, o.begin)
+	o.Writer = respwriter.Make(w, r, o)
 	if p.WriteIdle > 0 {
 		o.write = &watch{err: p.writeIdle, fire: func() {
 			o.end(p.writeIdle)

@@ -15,8 +15,12 @@ const (
 	commitTimeout = 5 * time.Second
 )
 
-// before is called when the response begins, before its header is sent.
-func (s *Session[T]) before(status int) error {
+// committer is a Session as the owner of its response's writer.
+type committer[T any] Session[T]
+
+// BeforeCommit is called when the response begins, before its header is sent.
+func (c *committer[T]) BeforeCommit(status int) error {
+	s := (*Session[T])(c)
 	err := s.commit(status)
 	if err == nil {
 		return nil

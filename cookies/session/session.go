@@ -75,7 +75,7 @@ func (m *Manager[T]) serve(next http.Handler, w http.ResponseWriter, r *http.Req
 	s := &Session[T]{m: m, parent: r.Context()}
 	inner := r.WithContext((*requestContext[T])(s))
 	s.r = inner
-	s.writer = respwriter.Make(w, inner, s.before)
+	s.writer = respwriter.Make(w, inner, (*committer[T])(s))
 
 	// Deferred, so that whoever recovers from a panic of next sees the pattern,
 	// and the server finds the temporary files that it has to remove.

@@ -113,10 +113,10 @@ func TestWriterRecords(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			calls := 0
-			rw := respwriter.Make(h1Writer{httptest.NewRecorder()}, httptest.NewRequest("GET", "/", nil), func(int) error {
+			rw := respwriter.Make(h1Writer{httptest.NewRecorder()}, httptest.NewRequest("GET", "/", nil), respwriter.Func(func(int) error {
 				calls++
 				return nil
-			})
+			}))
 			tt.handler(rw.Form())
 			if rw.Status() != tt.status || rw.Written() != tt.written || calls != tt.calls || rw.Committed() != (tt.calls > 0) {
 				t.Errorf("status %d, written %d, before called %d times; want %d, %d, %d", rw.Status(), rw.Written(), calls, tt.status, tt.written, tt.calls)
@@ -127,10 +127,10 @@ func TestWriterRecords(t *testing.T) {
 
 func TestFinish(t *testing.T) {
 	var got []int
-	rw := respwriter.Make(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil), func(status int) error {
+	rw := respwriter.Make(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil), respwriter.Func(func(status int) error {
 		got = append(got, status)
 		return nil
-	})
+	}))
 	rw.Finish()
 	rw.Finish()
 	if len(got) != 1 || got[0] != 200 || rw.Status() != 200 {
@@ -148,7 +148,7 @@ func TestBeforeChangesHeader(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			srv := serve(t, false, func(w http.ResponseWriter, r *http.Request) {
-				rw := respwriter.Make(w, r, func(int) error { w.Header().Set("Set-By", "before"); return nil })
+				rw := respwriter.Make(w, r, respwriter.Func(func(int) error { w.Header().Set("Set-By", "before"); return nil }))
 				send(rw.Form())
 			})
 			res, err := srv.Client().Get(srv.URL)
@@ -169,10 +169,10 @@ func TestBeforeRefuses(t *testing.T) {
 	both(t, func(t *testing.T, h2 bool) {
 		errs := make(chan error, 8)
 		srv := serve(t, h2, func(w http.ResponseWriter, r *http.Request) {
-			rw := respwriter.Make(w, r, func(int) error {
+			rw := respwriter.Make(w, r, respwriter.Func(func(int) error {
 				http.Error(w, "instead", http.StatusServiceUnavailable)
 				return refusal
-			})
+			}))
 			f := rw.Form()
 			f.WriteHeader(200)
 			_, err := f.Write([]byte("secret"))
@@ -236,7 +236,7 @@ func TestInformational(t *testing.T) {
 func TestHijack(t *testing.T) {
 	srv := serve(t, false, func(w http.ResponseWriter, r *http.Request) {
 		before := 0
-		rw := respwriter.Make(w, r, func(status int) error { before = status; return nil })
+		rw := respwriter.Make(w, r, respwriter.Func(func(status int) error { before = status; return nil }))
 		conn, _, err := rw.Form().(http.Hijacker).Hijack()
 		if err != nil {
 			t.Error(err)

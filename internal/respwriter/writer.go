@@ -18,10 +18,10 @@ func Final(code int) bool { return code >= 200 || code == http.StatusSwitchingPr
 //
 // Like the writer it wraps it is not safe for concurrent use.
 type Writer struct {
-	form   Form
-	inner  http.ResponseWriter
-	req    *http.Request
-	before func(status int) error
+	form  Form
+	inner http.ResponseWriter
+	req   *http.Request
+	owner Owner
 
 	committed bool
 	hijacked  bool
@@ -30,16 +30,28 @@ type Writer struct {
 	refused   error
 }
 
+// Owner steps in before a response is committed. A pointer to what a middleware
+// keeps for a request costs no allocation; a closure, as a [Func], costs its own.
+type Owner interface {
+	// BeforeCommit runs once, with the status about to be sent (101 for a
+	// hijack). It may change the header. When it returns an error, what the
+	// handler sends is dropped: each of the handler's operations returns that
+	// error, and the response is what BeforeCommit wrote to the writer below.
+	BeforeCommit(status int) error
+}
+
+// Func is an Owner that is a function.
+type Func func(status int) error
+
+// BeforeCommit implements Owner.
+func (f Func) BeforeCommit(status int) error { return f(status) }
+
 // Make returns a Writer on w for the request r; hand [Writer.Form] to the
-// handler. The function before, unless nil, runs once, before the commit, with
-// the status about to be sent (101 for a hijack). It may change the header.
-// When it returns an error, what the handler sends is dropped: each of the
-// handler's operations returns that error, and the response is what before
-// wrote to w itself.
+// handler. A nil owner is none.
 //
 // The Writer must not be copied once its Form is in use.
-func Make(w http.ResponseWriter, r *http.Request, before func(status int) error) Writer {
-	return Writer{inner: w, req: r, before: before}
+func Make(w http.ResponseWriter, r *http.Request, owner Owner) Writer {
+	return Writer{inner: w, req: r, owner: owner}
 }
 
 // Form is the writer as a handler should see it, see [Form.Of].
@@ -68,8 +80,8 @@ func (w *Writer) commit(status int) error {
 	}
 	if !w.committed {
 		w.committed = true
-		if w.before != nil {
-			w.refused = w.before(status)
+		if w.owner != nil {
+			w.refused = w.owner.BeforeCommit(status)
 		}
 	}
 	return w.refused
