@@ -49,6 +49,14 @@ func TestRules(t *testing.T) {
 		{"code imports storetest", "store/redisstore", false, kit("store/storetest"), "imports no other"},
 		{"test imports its own package", "reqid", true, kit("reqid"), ""},
 
+		{"starts first", "wsproxy/xconnect", false, std("syscall"), ""},
+		{"starts first, imports more", "wsproxy/xconnect", false, std("os"), "may import only syscall"},
+		{"starts first, imports its parent", "wsproxy/xconnect", false, kit("wsproxy"), "may import only syscall"},
+		{"starts first, its tests", "wsproxy/xconnect", true, std("os"), ""},
+		{"test imports the switch", "wsproxy", true, kit("wsproxy/xconnect"), ""},
+		{"code imports the switch", "wsproxy", false, kit("wsproxy/xconnect"), "imports no other"},
+		{"another package's test imports the switch", "reqid", true, kit("wsproxy/xconnect"), "imports no other"},
+
 		{"exported imports internal", "reqid", false, kit("internal/clientip"), ""},
 		{"exported imports its own internal", "wsproxy", false, kit("wsproxy/internal/frame"), ""},
 		{"exported imports memnet", "reqid", false, kit("internal/memnet"), "made for tests"},

@@ -1,0 +1,126 @@
+package wsproxy_test
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"testing"
+
+	"example.com/plainware/internal/memnet"
+	"example.com/plainware/wsproxy"
+)
+
+// proxied is a proxy with its server in front and a back end behind.
+type proxied struct {
+	*server
+	proxy *wsproxy.Proxy
+	back  *backEnd
+}
+
+// pair is one combination of what a tunnel can run through.
+type pair struct {
+	front  front
+	tls    bool // to the back end
+	memory bool // both networks are in memory; otherwise they are TCP
+	mode   wsproxy.Mode
+	detach bool // only differs over HTTP/1.1
+}
+
+func (p pair) String() string {
+	s := p.front.String() + " to ws"
+	if p.tls {
+		s += "s"
+	}
+	s += ", " + p.mode.String()
+	if p.detach {
+		s += ", detached"
+	}
+	if p.memory {
+		s += ", in memory"
+	}
+	return s
+}
+
+// pairs are all combinations. In a synctest bubble only those in memory work.
+func pairs(memory ...bool) []pair {
+	var all []pair
+	for _, m := range memory {
+		for _, f := range fronts() {
+			for _, withTLS := range []bool{false, true} {
+				for _, mode := range []wsproxy.Mode{wsproxy.Frames, wsproxy.Tunnel} {
+					all = append(all, pair{f, withTLS, m, mode, false})
+					if !f.h2() {
+						all = append(all, pair{f, withTLS, m, mode, true})
+					}
+				}
+			}
+		}
+	}
+	return all
+}
+
+// eachPair runs a test for every combination, those with TCP for real.
+func eachPair(t *testing.T, ps []pair, f func(*testing.T, pair)) {
+	t.Helper()
+	for _, p := range ps {
+		t.Run(p.String(), func(t *testing.T) { f(t, p) })
+	}
+}
+
+func (p pair) listen(t testing.TB) listener {
+	if p.memory {
+		return memnet.Listen()
+	}
+	return listenTCP(t)
+}
+
+// start puts a proxy with cfg, to which it adds the target, between its front
+// and a back end that runs serve.
+func (p pair) start(t testing.TB, cfg wsproxy.Config, serve func(*backConn)) *proxied {
+	t.Helper()
+	return p.startServer(t, cfg, &http.Server{}, serve)
+}
+
+// startServer is start with a server of the test's own, whose handler is the
+// proxy if it has none.
+func (p pair) startServer(t testing.TB, cfg wsproxy.Config, srv *http.Server, serve func(*backConn)) *proxied {
+	t.Helper()
+	x := &proxied{back: startBack(t, p.listen(t), p.tls, serve)}
+	cfg.Mode, cfg.Detach = p.mode, p.detach
+	x.server, x.proxy = startProxy(t, p.front, p.listen(t), toBack(cfg, x.back), srv)
+	return x
+}
+
+// toBack returns cfg with a back end as its target.
+func toBack(cfg wsproxy.Config, b *backEnd) wsproxy.Config {
+	cfg.Target = b.url()
+	cfg.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) { return b.l.Dial(ctx) }
+	if b.tls {
+		_, roots := certificate()
+		cfg.TLS = &tls.Config{RootCAs: roots}
+	}
+	return cfg
+}
+
+// startProxy serves a proxy until the test ends.
+func startProxy(t testing.TB, f front, l listener, cfg wsproxy.Config, srv *http.Server) (*server, *wsproxy.Proxy) {
+	t.Helper()
+	p, err := wsproxy.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	if srv.Handler == nil {
+		srv.Handler = p
+	}
+	srv.Protocols = f.protocols()
+	if err := wsproxy.Prepare(srv); err != nil {
+		t.Fatal(err)
+	}
+	return serveFront(t, f, l, srv), p
+}
