@@ -23,6 +23,7 @@ import (
 	"example.com/plainware/timeout"
 	"example.com/plainware/upstream"
 	"example.com/plainware/webhook"
+	"example.com/plainware/wsproxy"
 )
 
 // part is a handler of the kit, and what it does by design.
@@ -74,6 +75,11 @@ var parts = []part{
 		return must(upstream.NewProxy(upstream.ProxyConfig{
 			Transport: http.DefaultTransport, Target: "http://127.0.0.1:9",
 			Match: func(*http.Request) bool { return false },
+		}))(t).Handler
+	}, nil, nil, false},
+	{"wsproxy", func(t testing.TB) func(http.Handler) http.Handler {
+		return must(wsproxy.New(wsproxy.Config{
+			Target: "ws://127.0.0.1:9", Match: func(*http.Request) bool { return false },
 		}))(t).Handler
 	}, nil, nil, false},
 	{"paginate", func(t testing.TB) func(http.Handler) http.Handler {
