@@ -216,6 +216,9 @@ func (a *attempt) send(out *http.Request) (*http.Response, error) {
 		ev.written, ev.read = c.nc.written.Load()-ev.written, c.nc.read.Load()-ev.read
 		ev.late = c.late.Load()
 		ev.healthy = c.cc.Available() > 0
+		if c.h2 {
+			ev.proven, ev.full = c.served.Load(), refusedStream(rerr) && set.overfull(c)
+		}
 		f, ok := a.blameless(out, rerr)
 		if !ok {
 			f = classify(out, rerr, ev)
@@ -322,7 +325,7 @@ func (a *attempt) name(f failure) failure {
 }
 
 func outcomeOf(f failure) outcome {
-	if f.Kind.BackendFault() {
+	if f.Kind.BackendFault() && !f.passing {
 		return outcomeFailure
 	}
 	return outcomeNeutral

@@ -217,7 +217,7 @@ func (be *backend) probe(ctx context.Context, req *http.Request) (*http.Response
 	return res, nil
 }
 
-// connFor returns a reserved connection outside of all limits.
+// connFor returns a connection outside of all limits.
 func (be *backend) connFor(ctx context.Context) (*conn, error) {
 	s := be.main
 	for range 2 {
@@ -230,7 +230,7 @@ func (be *backend) connFor(ctx context.Context) (*conn, error) {
 		if c == nil {
 			break
 		}
-		if c.reserve() {
+		if c.usable() {
 			return c, nil
 		}
 		s.mu.Lock()
@@ -255,7 +255,7 @@ func (be *backend) connFor(ctx context.Context) (*conn, error) {
 		s.inflight++
 	}
 	s.unlock()
-	if c == nil || !c.reserve() {
+	if c == nil || !c.usable() {
 		if c != nil {
 			s.releaseProbe(c)
 		}

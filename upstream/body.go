@@ -39,6 +39,13 @@ func (a *attempt) ended(err error) error {
 	if ctx := a.call.in.Context(); ctx.Err() != nil {
 		return contextError(ctx, a.be.ep.ID)
 	}
+	if berr := a.call.body.failure(); berr != nil {
+		// The request broke off, and the response with it.
+		if e, ok := errors.AsType[*Error](berr); ok {
+			return e
+		}
+		return &Error{Kind: KindClientBody, Backend: a.be.ep.ID, Err: berr}
+	}
 	if a.call.pool.ctx.Err() != nil {
 		return &Error{Kind: KindClosed, Backend: a.be.ep.ID, Err: errPoolClosed}
 	}

@@ -33,7 +33,9 @@ type evidence struct {
 	served        bool // the connection had brought a response before
 	h2            bool
 	late          bool // the watch closed it
+	proven        bool // it has by now
 	healthy       bool // the connection is as good as before
+	full          bool // the stream was refused, and the connection has all that its peer allows
 }
 
 // streamError matches net/http's HTTP/2 stream error, which has no name
@@ -86,11 +88,17 @@ func classify(req *http.Request, err error, ev evidence) failure {
 	return failure{&Error{Kind: kind, Err: err}, c}
 }
 
+// refusedStream reports whether the peer has refused the stream of a request.
+func refusedStream(err error) bool {
+	se, ok := errors.AsType[streamError](err)
+	return ok && se.Code == codeRefusedStream
+}
+
 func classifyH2(req *http.Request, err error, ev evidence) failure {
 	if se, ok := errors.AsType[streamError](err); ok {
 		switch {
 		case se.Code == codeRefusedStream:
-			return failure{&Error{Kind: KindNoResponse, Err: err}, classRefused}
+			return failure{&Error{Kind: KindNoResponse, Err: err, passing: ev.full}, classRefused}
 		case se.Cause != nil && se.Cause.Error() == textFromPeer:
 			return failure{&Error{Kind: KindNoResponse, Err: err}, classLost}
 		}
@@ -102,7 +110,7 @@ func classifyH2(req *http.Request, err error, ev evidence) failure {
 	case text == textNotUp:
 		return failure{&Error{Kind: KindDial, Err: err}, classNotSent}
 	case text == textGoAway:
-		return failure{&Error{Kind: KindNoResponse, Err: err}, classRefused}
+		return failure{&Error{Kind: KindNoResponse, Err: err, passing: ev.proven}, classRefused}
 	case text == textListLimit:
 		return failure{&Error{Kind: KindBadResponse, Err: err}, classNever}
 	case !sendable(req):

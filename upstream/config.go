@@ -178,13 +178,14 @@ type Conns struct {
 // Idempotent. Everything else must be asked for here.
 type Retry struct {
 	// Attempts is how often a request is sent again; zero is 1, negative is
-	// never, at most 10. What was certainly not sent may use one more.
+	// never, at most 10. What was certainly not sent may use one more, and so
+	// may what an HTTP/2 connection refused because it goes away or is full.
 	Attempts int
 
 	// Budget is how many requests may be sent again, in percent of the
 	// requests of the last 10 s; zero is 20, negative is no limit. Three
-	// in that time are always allowed, and what was certainly not sent does not
-	// count: it is no additional load.
+	// in that time are always allowed, and what may use one more of Attempts
+	// does not count: it is no additional load.
 	Budget int
 
 	// Body is how much of a request body is kept while it is sent, in bytes,

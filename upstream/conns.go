@@ -28,7 +28,7 @@ type connSet struct {
 	inflight int                // requests that have a place, those in ready included
 	dialing  int
 	wire     wire
-	streams  int     // what an HTTP/2 connection was last seen to allow
+	streams  int     // what an HTTP/2 connection was last seen to allow; new ones begin with it
 	queue    waiters // for a place
 	ready    waiters // have a place, wait for a connection
 	seq      uint64
@@ -223,10 +223,18 @@ func (s *connSet) startDial() {
 	}
 }
 
+// closedDials is how many connections are made in a row where the back end
+// accepts and closes them, as one does that is being reloaded: whoever accepted
+// may have been told to end meanwhile.
+const closedDials = 3
+
 // dial makes one connection, for whoever is first in line when it is there.
 // It goes on if the request that caused it has gone.
 func (s *connSet) dial(seq uint64) {
 	c, err := s.dialer.dial(s)
+	for n := 1; n < closedDials && err != nil && err.Err == errClosedAtOnce; n++ {
+		c, err = s.dialer.dial(s)
+	}
 	if err != nil && err.Kind != KindClosed {
 		s.be.dialFailed(err)
 	}
@@ -266,7 +274,14 @@ func (s *connSet) add(c *conn) {
 	}
 	if c.h2 {
 		s.wire = wireH2
-		s.streams = int(c.limit.Load())
+		// Where its peer has not spoken, net/http assumes a limit. The last one
+		// announced is the better guess: one stream too many would be refused.
+		switch n := int(c.limit.Load()); {
+		case c.known || n != assumedStreams:
+			s.streams = n
+		case s.streams < n:
+			c.limit.Store(int32(s.streams))
+		}
 		s.shared = append(s.shared, c)
 		return
 	}
@@ -437,19 +452,55 @@ func (s *connSet) usage() (inflight, open, idle, queued int) {
 // stateChanged is the hook of an HTTP/2 connection: streams ended, or the peer
 // allows for more or fewer of them, or goes away.
 func (s *connSet) stateChanged(c *conn, cc *http.ClientConn) {
-	available, busy := cc.Available(), cc.InFlight()
+	available, busy := look(cc)
 	s.mu.Lock()
 	switch {
 	case c.dead.Load():
 	case available > 0:
-		c.limit.Store(int32(min(available+busy, 1<<30)))
-		s.streams = int(c.limit.Load())
-	case busy < int(c.limit.Load()):
-		// Streams are free and none may be used: it is going away.
+		limit := min(available+busy, 1<<30)
+		c.limit.Store(int32(limit))
+		if c.known || c.served.Load() || limit != assumedStreams {
+			s.streams = limit
+		}
+	case busy == 0:
+		// All streams are free and none may be used: it is going away.
 		s.retire(c)
+	case busy < int(c.limit.Load()):
+		// It is going away, or allows for fewer streams than it was given.
+		c.limit.Store(int32(busy))
 	}
 	if s.ready.n+s.queue.n > 0 {
 		s.serve()
 	}
 	s.unlock()
+}
+
+// overfull reports, when the peer of c has refused a stream, whether c has all that
+// it may have, or more. The rest is then what the peer allows: it is not for the
+// connections that are being made to find that out again.
+func (s *connSet) overfull(c *conn) bool {
+	available, busy := look(c.cc)
+	if available > 0 || busy == 0 || c.dead.Load() {
+		return false
+	}
+	s.mu.Lock()
+	c.limit.Store(min(c.limit.Load(), int32(busy)))
+	s.streams = min(s.streams, busy)
+	s.unlock()
+	return true
+}
+
+// look returns the number of streams that a connection has free, and in use,
+// at one moment if it is not too busy for that.
+func look(cc *http.ClientConn) (available, busy int) {
+	available = cc.Available()
+	for range 4 {
+		busy = cc.InFlight()
+		again := cc.Available()
+		if again == available {
+			break
+		}
+		available = again
+	}
+	return available, busy
 }

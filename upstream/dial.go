@@ -29,6 +29,7 @@ type conn struct {
 	streams atomic.Int32 // HTTP/2: requests that were given this connection
 	limit   atomic.Int32 // HTTP/2: how many it takes
 
+	known  bool        // HTTP/2: limit is what the peer has announced
 	served atomic.Bool // it has brought a response
 
 	dead atomic.Bool // closed, by whichever side
@@ -45,20 +46,27 @@ type conn struct {
 // which has connections of its own.
 func (c *conn) foreign() bool { return c.cc == nil }
 
-// reserve claims a place on the connection for one RoundTrip. It fails where
-// the connection has closed or allows for no more.
-func (c *conn) reserve() bool {
+// usable reports whether the connection takes one more RoundTrip: not where it
+// has closed or allows for no more. Its place is counted here already, so that
+// there is no need for net/http's Reserve, which allocates; and over HTTP/2,
+// requests wait for each other's reservations for ever where the peer comes to
+// allow for fewer than there are.
+func (c *conn) usable() bool {
 	if c.foreign() {
 		return true
 	}
-	if err := c.cc.Reserve(); err != nil {
+	if c.cc.Available() == 0 {
 		if !c.h2 || c.cc.Err() != nil {
 			c.dead.Store(true)
 		} else {
-			// Full, or going away: taken for full, with what it holds now. The hook
-			// finds out as soon as one of these ends.
-			c.limit.Store(int32(max(1, c.cc.InFlight())))
-			if c.cc.InFlight() == 0 {
+			// Full, or going away: taken for full, with the requests it carries
+			// beside this one. net/http can count more, streams that were reset
+			// and not yet forgotten. The hook finds out as soon as one ends.
+			c.limit.Store(max(0, c.streams.Load()-1))
+			switch available, busy := look(c.cc); {
+			case available > 0: // one has, meanwhile
+				c.limit.Store(int32(min(available+busy, 1<<30)))
+			case busy == 0:
 				c.dead.Store(true)
 			}
 		}
@@ -180,6 +188,9 @@ func (d *dialer) dialWithin(ctx context.Context, s *connSet) (*conn, *Error) {
 		defer timer.Stop()
 	}
 	cc, err := d.transport.NewClientConn(ctx, scheme, d.be.ep.dialKey)
+	if err == nil && c.h2 {
+		c.known = c.greeted()
+	}
 	if err == nil && !c.stop() {
 		cc.Close()
 		err = context.Cause(ctx)
@@ -199,10 +210,32 @@ func (d *dialer) dialWithin(ctx context.Context, s *connSet) (*conn, *Error) {
 	return c, nil
 }
 
+// settingsWait is how long a new HTTP/2 connection waits for the SETTINGS that its
+// peer sends first of all (RFC 9113 section 3.4). What is sent before is sent
+// without knowing how many requests the peer allows, and net/http may get stuck
+// where those that have a place are more.
+const settingsWait = time.Second
+
+// greeted waits for the peer's SETTINGS, or the end of the connection. It
+// reports whether either came.
+func (c *conn) greeted() bool {
+	t := time.NewTimer(settingsWait)
+	defer t.Stop()
+	select {
+	case <-c.nc.spoken.done:
+		return true
+	case <-t.C:
+		return false
+	}
+}
+
 // guard makes nc the connection, and closes it when ctx ends: net/http writes
 // the HTTP/2 preface without regard for that.
 func (c *conn) guard(ctx context.Context, nc *netConn) {
 	c.nc, c.h2 = nc, nc.h2
+	if nc.h2 {
+		nc.spoken = &signal{done: make(chan struct{})}
+	}
 	c.stop = context.AfterFunc(ctx, func() { nc.Close() })
 }
 

@@ -101,6 +101,11 @@ type Error struct {
 
 	status int    // instead of the kind's
 	detail string // instead of the kind's
+
+	// passing is set where it was the connection that refused the request,
+	// because it goes away or was given more than it takes: that says nothing
+	// about the back end.
+	passing bool
 }
 
 // Error implements error. It names the back end and is not meant for clients.

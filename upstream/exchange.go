@@ -32,6 +32,7 @@ type exchange struct {
 	ctx      recordContext
 	trace    httptrace.ClientTrace
 	body     requestBody
+	stream   stream
 	res      *http.Response // to close at the end
 	cancel   context.CancelFunc
 	out      context.Context // the outgoing request's

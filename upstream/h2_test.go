@@ -266,15 +266,145 @@ func TestStreams(t *testing.T) {
 				close(release)
 				wg.Wait()
 				synctest.Wait()
-				// Attempts may have failed: what a new connection allows is not known
-				// before its peer has said so, and a stream too many is refused
-				// and sent again. All requests have succeeded.
-				if st := only(t, p); st.Active != 0 || st.Queued != 0 {
-					t.Errorf("%d active, %d queued", st.Active, st.Queued)
+				if st := only(t, p); st.Active != 0 || st.Queued != 0 || st.Failed() != 0 {
+					t.Errorf("%d active, %d queued, %d failed", st.Active, st.Queued, st.Failed())
 				}
 			})
 		})
 	}
+}
+
+// A burst on a back end that has not yet said how much it allows is given to
+// one connection. What that refuses is sent again, whatever the budget, and
+// tells the next connections what they may carry.
+func TestColdBurstBeyondLimit(t *testing.T) {
+	for _, limit := range []int{1, 10, 60} {
+		for _, proto := range []memnet.Proto{memnet.H2C, memnet.HTTP2} {
+			t.Run(fmt.Sprint(limit, " over ", proto), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					url := "h2c://a"
+					if proto == memnet.HTTP2 {
+						url = "h2://127.0.0.1:8080"
+					}
+					cfg, s := serveFor(t, proto, &http.Server{
+						HTTP2: &http.HTTP2Config{MaxConcurrentStreams: limit},
+						Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+							time.Sleep(time.Second)
+							io.Copy(w, r.Body)
+						}),
+					}, url)
+					var conns atomic.Int32
+					cfg.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+						conns.Add(1)
+						time.Sleep(10 * time.Millisecond)
+						return s.Listener.Dial(ctx)
+					}
+					cfg.Conns = upstream.Conns{MaxInFlight: 100}
+					p := newPool(t, cfg)
+					var wg sync.WaitGroup
+					for range 100 {
+						wg.Go(func() {
+							status, body, _, err := send(p, newRequest(t, "POST", "/", "body"))
+							if err != nil || status != 200 || body != "body" {
+								t.Errorf("%d %q %v", status, body, err)
+							}
+						})
+					}
+					wg.Wait()
+					if got, most := int(conns.Load()), (100+limit-1)/limit*10/7+2; got > most {
+						t.Errorf("%d connections, want at most %d", got, most)
+					}
+					st := only(t, p)
+					if st.Active != 0 || st.Queued != 0 || st.State != upstream.StateHealthy {
+						t.Errorf("%d active, %d queued, %v", st.Active, st.Queued, st.State)
+					}
+					// As many as the first connection could not take, once.
+					if most := uint64(100 - limit); st.Failed() > most {
+						t.Errorf("%d attempts failed, want at most %d", st.Failed(), most)
+					}
+				})
+			})
+		}
+	}
+}
+
+// lowersStreams plays an HTTP/2 back end that allows for limit streams as soon as it
+// sees the first one, refuses what is too much, and answers the others after a
+// second.
+func lowersStreams(c *memnet.Conn, limit int) {
+	br := bufio.NewReader(c)
+	io.CopyN(io.Discard, br, int64(len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")))
+	var mu sync.Mutex
+	write := func(s string) {
+		mu.Lock()
+		defer mu.Unlock()
+		io.WriteString(c, s)
+	}
+	write(frame(4, 0, 0, ""))
+	running, head := 0, make([]byte, 9)
+	for {
+		if _, err := io.ReadFull(br, head); err != nil {
+			return
+		}
+		size := int64(head[0])<<16 | int64(head[1])<<8 | int64(head[2])
+		stream := uint32(head[5])<<24 | uint32(head[6])<<16 | uint32(head[7])<<8 | uint32(head[8])
+		io.CopyN(io.Discard, br, size)
+		switch {
+		case head[3] == 4 && head[4] == 0:
+			write(frame(4, 1, 0, ""))
+		case head[3] == 1:
+			if stream == 1 {
+				time.Sleep(time.Millisecond) // the others are under way
+				write(frame(4, 0, 0, "\x00\x03\x00\x00\x00"+string(byte(limit))))
+			}
+			mu.Lock()
+			full := running == limit
+			if !full {
+				running++
+			}
+			mu.Unlock()
+			if full {
+				write(frame(3, 0, stream, "\x00\x00\x00\x07"))
+				continue
+			}
+			go func() {
+				time.Sleep(time.Second)
+				mu.Lock()
+				running--
+				mu.Unlock()
+				write(frame(1, 5, stream, status200))
+			}()
+		}
+	}
+}
+
+// A back end that allows for fewer streams than before: each connection learns
+// that, and none is given up for it.
+func TestFewerStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newLAN(t)
+		var conns atomic.Int32
+		n.add("a", func(_ *origin, _ int, c *memnet.Conn) {
+			conns.Add(1)
+			lowersStreams(c, 3)
+		})
+		p := n.pool(upstream.Config{
+			Targets: []upstream.Target{{URL: "h2c://a"}},
+			Conns:   upstream.Conns{MaxInFlight: 20, MaxConns: 1, QueueTimeout: time.Minute},
+		})
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				if status, _, _, err := send(p, newRequest(t, "GET", "/", "")); status != 200 || err != nil {
+					t.Errorf("%d, %v", status, err)
+				}
+			})
+		}
+		wg.Wait()
+		if got := conns.Load(); got != 1 {
+			t.Errorf("%d connections", got)
+		}
+	})
 }
 
 // Cold: one dial for a burst, not one for each request.

@@ -17,9 +17,10 @@ func (*hedgeLost) Error() string { return "another attempt was faster" }
 
 // result is what a hedged attempt brings.
 type result struct {
-	a   *attempt
-	res *http.Response
-	f   failure
+	a        *attempt
+	res      *http.Response
+	f        failure
+	panicked any // by a tripper of the user's
 }
 
 // hedged makes the first attempt of a request that may be sent to a second
@@ -37,8 +38,13 @@ func (c *call) hedged() (*http.Response, failure) {
 		a.init(c, peer, open)
 		a.hedge = cancel
 		go func() {
-			res, f := a.do(req)
-			results <- result{a, res, f}
+			r := result{a: a}
+			defer func() {
+				// Here nobody could recover from it.
+				r.panicked = recover()
+				results <- r
+			}()
+			r.res, r.f = a.do(req)
 		}()
 	}
 	start(&c.first, peer, open)
@@ -57,6 +63,11 @@ func (c *call) hedged() (*http.Response, failure) {
 			}
 		case r := <-results:
 			running = slices.DeleteFunc(running, func(a *attempt) bool { return a == r.a })
+			if r.panicked != nil {
+				r.a.finish(false)
+				overtake(running, results)
+				panic(r.panicked)
+			}
 			if r.res == nil && len(running) > 0 {
 				continue // the other one may do better
 			}
@@ -83,7 +94,10 @@ func overtake(losers []*attempt, results <-chan result) {
 	for _, a := range losers {
 		a.hedge(errHedgeLost)
 		go func() {
-			if r := <-results; r.res != nil {
+			switch r := <-results; {
+			case r.panicked != nil:
+				r.a.finish(false)
+			case r.res != nil:
 				r.res.Body.Close()
 			}
 		}()

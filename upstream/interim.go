@@ -44,8 +44,8 @@ var errNotAsked = errors.New("status 101 over HTTP/2")
 // about to read the body. HTTP/1 servers would do that by themselves, but not
 // in step with other informational responses.
 func (x *exchange) sendContinue() {
-	if x.in.ProtoMajor != 1 {
-		return
+	if x.in.ProtoMajor == 2 {
+		return // net/http does so, and quic-go's server of HTTP/3 does not
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -17,6 +17,7 @@ type netConn struct {
 	writing atomic.Bool // a Write is under way
 
 	h2      bool // net/http speaks HTTP/2 over it
+	spoken  *signal
 	closing atomic.Bool
 	onClose func() // called once, possibly under locks of net/http; nil is nothing
 }
@@ -42,7 +43,31 @@ func (c *netConn) Write(p []byte) (int, error) {
 	if n > 0 {
 		c.written.Add(int64(n))
 	}
+	if c.spoken != nil {
+		c.spoken.wrote()
+	}
 	return n, err
+}
+
+// signal tells when net/http has seen the SETTINGS of an HTTP/2 peer, for which
+// it has no hook of its own: the first write is its preface, and before there
+// is a request the second can only be the acknowledgement.
+type signal struct {
+	writes atomic.Int32
+	done   chan struct{}
+}
+
+func (s *signal) wrote() {
+	if s.writes.Load() < 2 && s.writes.Add(1) == 2 {
+		close(s.done)
+	}
+}
+
+// end makes the signal come if it has not.
+func (s *signal) end() {
+	if s.writes.Swap(2) < 2 {
+		close(s.done)
+	}
 }
 
 // ReadFrom copies a request body. net/http would ask the connection below,
@@ -69,8 +94,13 @@ func (c *netConn) ReadFrom(r io.Reader) (n int64, err error) {
 }
 
 func (c *netConn) Close() error {
-	if c.closing.CompareAndSwap(false, true) && c.onClose != nil {
-		c.onClose()
+	if c.closing.CompareAndSwap(false, true) {
+		if c.onClose != nil {
+			c.onClose()
+		}
+		if c.spoken != nil {
+			c.spoken.end()
+		}
 	}
 	return c.Conn.Close()
 }

@@ -43,10 +43,8 @@ func (r rendezvous) Build(s Snapshot) PickFunc {
 			return c.one(p)
 		}
 		key := mix(p.Key)
-		if k.equal {
-			if i := k.highest(key); k.takes(p, i) {
-				return i
-			}
+		if i := k.first(key); k.takes(p, i) {
+			return i
 		}
 		return k.best(p, key)
 	}
@@ -170,17 +168,36 @@ func (b bound) valid() bool   { return b == 0 || b >= 1 && !math.IsInf(float64(b
 type keyed struct {
 	hashes []uint64
 	list   []candidate
-	equal  bool // all weights are
+	groups []hashGroup
 	shared *shared
 	limit  []float64 // bound times the fair share, nil if there is no bound
 }
 
+// hashGroup is the peers of one weight. Among them the highest score wins, so
+// that the logarithm is due once for each group, and not at all if there is one.
+type hashGroup struct {
+	weight float64
+	peers  []hashPeer
+}
+
+type hashPeer struct {
+	hash  uint64
+	index int
+}
+
 func newKeyed(s Snapshot, b bound, c *candidates) *keyed {
-	k := &keyed{hashes: make([]uint64, len(s.Peers)), list: c.list, equal: c.alias == nil, shared: s.shared}
+	k := &keyed{hashes: make([]uint64, len(s.Peers)), list: c.list, shared: s.shared}
 	sum := 0.0
 	for i, p := range s.Peers {
 		k.hashes[i] = mix(Hash(p.ID))
-		sum += float64(c.list[i].weight)
+		w := float64(c.list[i].weight)
+		sum += w
+		g := slices.IndexFunc(k.groups, func(g hashGroup) bool { return g.weight == w })
+		if g < 0 {
+			g = len(k.groups)
+			k.groups = append(k.groups, hashGroup{weight: w})
+		}
+		k.groups[g].peers = append(k.groups[g].peers, hashPeer{k.hashes[i], i})
 	}
 	if b.bounded() && s.shared != nil {
 		k.limit = make([]float64, len(s.Peers))
@@ -207,16 +224,57 @@ func (k *keyed) takes(p *Pick, i int) bool {
 	return float64(active) < math.Ceil(k.limit[i]*float64(k.shared.total.Load()+1))
 }
 
-// highest returns the peer with the highest score if all weights are equal.
-func (k *keyed) highest(key uint64) int {
-	best, top := 0, uint64(0)
-	for i, h := range k.hashes {
-		if score := mix(key ^ h); score >= top {
-			best, top = i, score
+// highest returns the peer with the highest score.
+func (g *hashGroup) highest(key uint64) (best int, top uint64) {
+	for i := range g.peers {
+		// In this form there is no jump, which would be mispredicted.
+		s := mix(key ^ g.peers[i].hash)
+		if s >= top {
+			best = i
+		}
+		top = max(top, s)
+	}
+	return g.peers[best].index, top
+}
+
+// first returns the peer that the key belongs to.
+func (k *keyed) first(key uint64) int {
+	best, top := k.groups[0].highest(key)
+	weight := k.groups[0].weight
+	for i := range k.groups[1:] {
+		g := &k.groups[i+1]
+		j, high := g.highest(key)
+		less := cheaper(high, g.weight, top, weight)
+		if less {
+			best = j
+		}
+		if i == len(k.groups)-2 {
+			break
+		}
+		if less {
+			top, weight = high, g.weight
 		}
 	}
 	return best
 }
+
+// cheaper reports whether cost(a, v) < cost(b, w). Most often an estimate tells,
+// which for the best of a group is close: with x = 1-u the logarithm is
+// -ln(u) = x + x²/2 + x³/3 + …, between x + x²/2 and x³/(3u) more than that.
+func cheaper(a uint64, v float64, b uint64, w float64) bool {
+	u1, u2 := unitFloat(a), unitFloat(b)
+	x1, x2 := 1-u1, 1-u2
+	off1, off2 := x1*x1*x1/(6*u1)*w, x2*x2*x2/(6*u2)*v
+	c1, c2 := (x1+x1*x1/2)*w+off1, (x2+x2*x2/2)*v+off2
+	const margin = 1 + 1e-9 // for rounding
+	if math.Abs(c1-c2) > (off1+off2)*margin+1e-9*(c1+c2) {
+		return c1 < c2
+	}
+	return cost(a, v) < cost(b, w)
+}
+
+// unitFloat turns a score into a number between 0 and 1, both excluded.
+func unitFloat(score uint64) float64 { return (float64(score>>11) + 0.5) / (1 << 53) }
 
 // best returns the peer with the highest score among those that may have the
 // request, among those not tried if all are at their bound, or else -1.
@@ -227,12 +285,12 @@ func (k *keyed) best(p *Pick, key uint64) int {
 		if p.Tried(i) {
 			continue
 		}
-		score := k.cost(i, mix(key^h))
-		if (best < 0 || score < top) && k.takes(p, i) {
-			best, top = i, score
+		c := cost(mix(key^h), float64(k.list[i].weight))
+		if (best < 0 || c < top) && k.takes(p, i) {
+			best, top = i, c
 		}
-		if second < 0 || score < next {
-			second, next = i, score
+		if second < 0 || c < next {
+			second, next = i, c
 		}
 	}
 	if best < 0 {
@@ -241,13 +299,9 @@ func (k *keyed) best(p *Pick, key uint64) int {
 	return best
 }
 
-// cost turns a score into what the best peer has least of. With weights it is an
-// exponential variate whose rate is the weight, which makes the share of each
-// peer that of its weight. Without, any falling function orders the same way,
-// and this one is cheaper.
-func (k *keyed) cost(i int, score uint64) float64 {
-	if k.equal {
-		return -float64(score >> 11)
-	}
-	return -math.Log((float64(score>>11)+0.5)/(1<<53)) / float64(k.list[i].weight)
+// cost turns a score into what the best peer has least of: an exponential
+// variate whose rate is the weight, which makes the share of each peer that of
+// its weight.
+func cost(score uint64, weight float64) float64 {
+	return -math.Log(unitFloat(score)) / weight
 }

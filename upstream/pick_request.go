@@ -96,7 +96,11 @@ type leastConnections struct{}
 
 func (leastConnections) Build(s Snapshot) PickFunc {
 	c := newCandidates(s)
+	units := unitsOf(c.list)
 	return func(p *Pick) int {
+		if units != nil && p.n == 0 {
+			return c.least(units, p.Uint64())
+		}
 		best, ties := -1, uint64(0)
 		var load, weight, random uint64
 		for i := range c.list {
@@ -122,6 +126,59 @@ func (leastConnections) Build(s Snapshot) PickFunc {
 		}
 		return best
 	}
+}
+
+// unit is what one request costs at a peer in whole numbers: the least common
+// multiple of the weights, divided by the peer's own.
+type unit struct {
+	cost uint64
+	seed uint64 // to make a random number of its own
+}
+
+// maxUnit is the largest cost, and the number of requests that are told apart: so
+// that the product leaves tieBits for chance.
+const (
+	maxUnit = 1 << 20
+	tieBits = 24
+)
+
+// unitsOf returns the units of the peers, or nil if the weights have no common
+// multiple that is small enough.
+func unitsOf(list []candidate) []unit {
+	multiple := uint64(1)
+	for i := range list {
+		w := list[i].weight
+		if w > maxUnit {
+			return nil
+		}
+		multiple *= w / uint64(gcd(int(w), int(multiple)))
+		if multiple > maxUnit {
+			return nil
+		}
+	}
+	units := make([]unit, len(list))
+	for i := range units {
+		units[i] = unit{multiple / list[i].weight, mix(uint64(i)) | 1}
+	}
+	return units
+}
+
+// least returns the peer with the fewest active requests per weight. Those that
+// are equal are told apart by random bits below the number.
+func (c *candidates) least(units []unit, random uint64) int {
+	best, low := 0, uint64(math.MaxUint64)
+	list := c.list[:len(units)]
+	for i := range units {
+		u := &units[i]
+		chance := (random ^ u.seed>>1) * u.seed
+		// Branches here would be mispredicted most of the time.
+		x := min(list[i].active()+1, maxUnit-1)*u.cost<<tieBits | chance>>(64-tieBits)
+		if x < low {
+			best = i
+		}
+		low = min(low, x)
+	}
+	return best
 }
 
 // Random takes any peer, by weight.

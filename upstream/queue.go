@@ -19,7 +19,7 @@ func (s *connSet) room() bool {
 	return s.limits.MaxConns == 0 || len(s.all)+s.dialing < s.limits.MaxConns
 }
 
-// acquire returns a connection with one reservation on it. The caller has a
+// acquire returns a connection that takes one more request. The caller has a
 // place from then on, until release or abandon.
 func (s *connSet) acquire(ctx context.Context, t *timing) (*conn, *Error) {
 	s.mu.Lock()
@@ -46,7 +46,7 @@ func (s *connSet) acquire(ctx context.Context, t *timing) (*conn, *Error) {
 		s.unlock()
 	}
 	for fresh := 0; ; {
-		if c.reserve() {
+		if c.usable() {
 			return c, nil
 		}
 		// It died or filled up meanwhile. The place stays, and so does the

@@ -33,11 +33,11 @@ func (c *call) again(a *attempt, res *http.Response, f failure) (next chosen, wa
 			return next, 0, false
 		}
 	}
-	if !c.allowed(cl) {
+	// What no back end has seen is no additional load.
+	next.free = cl == classNotSent || f.Error != nil && f.passing
+	if !c.allowed(cl, next.free) {
 		return next, 0, false
 	}
-	// What no back end has seen is no additional load.
-	next.free = cl == classNotSent
 	if !next.free && !c.pool.budget.left(c.pool.now()) || !c.timeFor(a, wait) || !c.body.again() {
 		return next, 0, false
 	}
@@ -64,13 +64,14 @@ func elsewhere(f failure) bool {
 
 // allowed says whether a failure of this class permits another attempt, with
 // what the ones before have used up.
-func (c *call) allowed(cl class) bool {
+func (c *call) allowed(cl class, free bool) bool {
 	r := &c.pool.retry
 	limit := r.Attempts
-	switch cl {
-	case classNotSent:
+	if free {
 		limit++
-	case classRefused:
+	}
+	switch cl {
+	case classNotSent, classRefused:
 	case classStale, classStatus:
 		if !r.idempotent(c.in) {
 			return false

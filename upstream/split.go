@@ -247,8 +247,9 @@ func (s *Split) SetShares(shares map[string]int) error {
 		return err
 	}
 	for i, a := range s.arms {
-		if _, ok := shares[a.name]; ok && a.stopped.Swap(false) {
-			s.guard.forget(i)
+		if _, ok := shares[a.name]; ok && a.stopped.Load() {
+			s.guard.forget(i) // first, or what it remembers stops the arm again
+			a.stopped.Store(false)
 		}
 	}
 	s.setShares(all)

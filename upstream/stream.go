@@ -30,6 +30,17 @@ func (x *exchange) respond(res *http.Response) {
 		x.fail(err)
 		return
 	}
+	var c copying
+	if !bodyless(x.in.Method, res.StatusCode) {
+		c = x.copyingOf(res)
+		defer x.p.buffers.put(c.buf)
+		if err := c.lead(res); err != nil {
+			// Nothing has gone out, so that the client can be told.
+			res.Body.Close()
+			x.fail(x.judge(bodyError(err, x.rec.Backend)))
+			return
+		}
+	}
 	h := x.w.Header()
 	merge(h, res.Header)
 	if name := p.cfg.ProxyStatus; name != "" {
@@ -45,10 +56,10 @@ func (x *exchange) respond(res *http.Response) {
 	x.rec.Status = res.StatusCode
 	x.w.WriteHeader(res.StatusCode)
 
-	if bodyless(x.in.Method, res.StatusCode) {
+	if c.buf == nil {
 		return
 	}
-	if err := x.copyResponse(res); err != nil {
+	if err := x.copyResponse(res, c); err != nil {
 		x.abort(err)
 	}
 	res.Body.Close() // some Transports fill in the trailers only now
@@ -152,10 +163,11 @@ func isDecimal(s string) bool {
 // announceTrailers announces the trailers that the back end has announced, and
 // returns how many. A client of HTTP/1.1 gets trailers only with chunks.
 func (x *exchange) announceTrailers(h http.Header, res *http.Response) int {
-	if len(res.Trailer) == 0 {
+	if len(res.Trailer) == 0 || !x.in.ProtoAtLeast(1, 1) {
 		return 0
 	}
-	names := make([]string, 0, len(res.Trailer))
+	var few [4]string
+	names := few[:0]
 	for name := range res.Trailer {
 		if trailable(name) {
 			names = append(names, name)
@@ -164,7 +176,7 @@ func (x *exchange) announceTrailers(h http.Header, res *http.Response) int {
 	if len(names) == 0 {
 		return 0
 	}
-	h["Trailer"] = []string{strings.Join(names, ", ")}
+	h["Trailer"] = x.value(strings.Join(names, ", "))
 	if x.in.ProtoMajor == 1 && !bodyless(x.in.Method, res.StatusCode) {
 		delete(h, "Content-Length")
 	}
@@ -173,7 +185,7 @@ func (x *exchange) announceTrailers(h http.Header, res *http.Response) int {
 
 // sendTrailers passes on the trailers that came after the body.
 func (x *exchange) sendTrailers(h http.Header, res *http.Response, announced int) {
-	if len(res.Trailer) == 0 {
+	if len(res.Trailer) == 0 || !x.in.ProtoAtLeast(1, 1) {
 		return
 	}
 	if announced != len(res.Trailer) {
@@ -204,44 +216,74 @@ func (x *exchange) abort(err error) {
 	panic(http.ErrAbortHandler)
 }
 
-// copyResponse copies the body to the client.
-func (x *exchange) copyResponse(res *http.Response) error {
+// copying is how the body of a response is to be copied.
+type copying struct {
+	buf    []byte
+	pauses bool // it is flushed where it pauses, and its head does not wait for it
+	timed  bool // it is flushed at intervals
+
+	// What has been read before the head is sent.
+	n   int
+	err error
+}
+
+func (x *exchange) copyingOf(res *http.Response) copying {
 	interval := x.p.cfg.FlushInterval
 	events := x.grpc || isEventStream(res.Header["Content-Type"]) || isGRPC(res.Header["Content-Type"])
-	pauses := interval < 0 || res.ContentLength < 0 || events
-
+	c := copying{pauses: interval < 0 || res.ContentLength < 0 || events}
+	c.timed = interval > 0 && !c.pauses
 	size := largeBuffer
 	if events || res.ContentLength >= 0 && res.ContentLength <= smallBuffer {
 		size = smallBuffer
 	}
-	buf := x.p.buffers.get(size)
-	defer x.p.buffers.put(buf)
+	c.buf = x.p.buffers.get(size)
+	return c
+}
 
-	if interval <= 0 && !pauses {
-		return x.pump(res.Body, buf, nil)
+// lead reads the first bytes of a body of known length. Its head would wait for
+// them in the server's buffers in any case, and if the back end dies before
+// them, the client can still be told so in words. It returns why there are none.
+func (c *copying) lead(res *http.Response) error {
+	if c.pauses || c.timed || res.ContentLength <= 0 {
+		return nil
 	}
-	s := &stream{w: x.w}
+	for c.n == 0 && c.err == nil {
+		c.n, c.err = res.Body.Read(c.buf)
+	}
+	if c.n == 0 && c.err != io.EOF {
+		return c.err
+	}
+	return nil
+}
+
+// copyResponse copies the body to the client.
+func (x *exchange) copyResponse(res *http.Response, c copying) error {
+	if !c.pauses && !c.timed {
+		return x.pump(res.Body, c, nil)
+	}
+	s := &x.stream
+	s.w = x.w
 	defer s.stop()
-	if pauses {
+	if c.pauses {
 		// The head alone must not wait for the first byte, which may be
 		// long in coming. Most often it is not, and one flush is enough.
 		s.arm(headDelay)
 	} else {
-		s.interval = interval
-		s.arm(interval)
+		s.interval = x.p.cfg.FlushInterval
+		s.arm(s.interval)
 	}
-	return x.pump(res.Body, buf, s)
+	return x.pump(res.Body, c, s)
 }
 
 // headDelay is how long the head of a stream waits for the body, and a full
 // buffer for the next.
 const headDelay = time.Millisecond
 
-// pump copies body to the client by way of buf.
-func (x *exchange) pump(body io.Reader, buf []byte, s *stream) error {
+// pump copies body to the client, what has been read of it first.
+func (x *exchange) pump(body io.Reader, c copying, s *stream) error {
 	limit := x.p.cfg.MaxResponse
-	for {
-		n, err := body.Read(buf)
+	buf, n, err := c.buf, c.n, c.err
+	for ; ; n, err = body.Read(buf) {
 		if n > 0 {
 			if limit > 0 && x.rec.Sent+int64(n) > limit {
 				return &Error{Kind: KindBadResponse, Backend: x.rec.Backend, Err: errTooLong}

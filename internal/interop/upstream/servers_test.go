@@ -135,6 +135,35 @@ func TestNginxReloads(t *testing.T) {
 	}
 }
 
+// A back end that ends each connection after very few requests fails none that
+// may be repeated, with what a Config says by default.
+func TestNginxFewRequests(t *testing.T) {
+	for _, scheme := range []string{"http", "h2c"} {
+		t.Run(scheme, func(t *testing.T) {
+			addr, _ := startNginx(t, scheme == "h2c", serve(t, origin(), false), 7)
+			front := edge(t, scheme+"://"+addr)
+			c := newClient(t, false)
+			var wg sync.WaitGroup
+			for range 6 {
+				wg.Go(func() {
+					for range 100 {
+						req, err := http.NewRequest("PUT", front.url+"/echo", bytes.NewReader([]byte("again")))
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						if res, body, err := do(c, req); err != nil || res.StatusCode != 200 || body != "again" {
+							t.Errorf("%v, %q, %v", line(res), body, err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+		})
+	}
+}
+
 const haproxyConf = `global
 	maxconn 1000
 defaults
