@@ -172,7 +172,8 @@ type Config struct {
 	Context bool
 
 	// HotKeys is how many of the keys with the most requests [Limiter.Hottest]
-	// knows: at most 4096. Zero is 64; negative is none.
+	// shows: at most 4096. Zero is 64; negative is none. It keeps count of four
+	// times as many.
 	HotKeys int
 
 	// Logger is told when the address of a client could not be found, once. nil

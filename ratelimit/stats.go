@@ -135,15 +135,21 @@ func (l *Limiter) ResetHottest() {
 // sampleOneIn of so many requests are counted for Hottest.
 const sampleOneIn = 16
 
+// spareHotKeys is how many times more keys are counted than shown. Otherwise the
+// keys that come once crowd the last places.
+const spareHotKeys = 4
+
 // hottest finds frequent keys in bounded memory: a new key takes the place of
 // the one with the fewest requests, and its count (Metwally, Agrawal and El
 // Abbadi, "Efficient computation of frequent and top-k elements", 2005). A key
-// with more than 1/most of all requests is always among them.
+// with more than 1/most of the requests sampled is always among them, and no count
+// is too high by more than that share: so it knows more keys than it shows.
 type hottest struct {
-	most int
-	mu   sync.Mutex
-	keys map[hotID]*hotCount
-	all  []*hotCount // a heap, the least at its beginning
+	most  int
+	shown int
+	mu    sync.Mutex
+	keys  map[hotID]*hotCount
+	all   []*hotCount // a heap, the least at its beginning
 }
 
 type hotID struct{ policy, key string }
@@ -162,7 +168,7 @@ func newHottest(most int) *hottest {
 	if most == 0 {
 		most = defaultHotKeys
 	}
-	return &hottest{most: most, keys: make(map[hotID]*hotCount)}
+	return &hottest{most: spareHotKeys * most, shown: most, keys: make(map[hotID]*hotCount)}
 }
 
 func (h *hottest) add(policy, key string, refused bool) {
@@ -233,7 +239,7 @@ func (h *hottest) list() []HotKey {
 	slices.SortFunc(list, func(a, b HotKey) int {
 		return cmp.Or(cmp.Compare(b.Requests, a.Requests), cmp.Compare(a.Policy, b.Policy), cmp.Compare(a.Key, b.Key))
 	})
-	return list
+	return list[:min(len(list), h.shown)]
 }
 
 func (h *hottest) reset() {
