@@ -62,7 +62,7 @@ func ExampleNew() {
 	defer srv.Close()
 	fmt.Println(exampleClient(srv, ""))
 	ws.Close() // waits until the tunnel has ended
-	// Output:
+	// Unordered output:
 	// HTTP/1.1 101 Switching Protocols: hello
 	// ended by the backend
 }

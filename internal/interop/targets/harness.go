@@ -109,6 +109,7 @@ func All() []Measure {
 		timeoutMeasures(),
 		upstreamMeasures(),
 		webhookMeasures(),
+		wsproxyMeasures(),
 	)
 }
 
