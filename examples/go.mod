@@ -4,8 +4,10 @@ go 1.26.0
 
 require (
 	example.com/plainware v0.0.0
+	github.com/coder/websocket v1.8.15
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/redis/go-redis/v9 v9.23.0
+	golang.org/x/net v0.60.0
 	modernc.org/sqlite v1.61.1
 )
 

@@ -9,17 +9,23 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"sync"
 	"time"
 )
 
 // demos are back ends to play with. They know nothing of the gateway: whatever
 // reaches them came over HTTP.
 type demos struct {
-	urls    []*url.URL
-	servers []*http.Server
-	posts   *posts
-	auth    string // URL of the decision service
+	backs []*demo // in the order of their names
+	urls  []*url.URL
+	auth  string // URL of the decision service
+	posts *posts
+
+	decisions *demo
+	chat      *demo
+	room      *room // of the chat
 }
 
 // startDemos starts one back end for each name, each on a free loopback port.
@@ -28,45 +34,124 @@ func startDemos(names ...string) (*demos, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &demos{posts: p}
-	serve := func(h http.Handler) (*url.URL, error) {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			d.Close()
-			return nil, fmt.Errorf("demo back end: %w", err)
-		}
-		srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
-		go srv.Serve(ln) // ends with Close
-		d.servers = append(d.servers, srv)
-		return &url.URL{Scheme: "http", Host: ln.Addr().String()}, nil
-	}
+	d := &demos{posts: p, decisions: &demo{name: "decisions", handler: decisions()}, room: newRoom()}
+	d.chat = &demo{name: "chat", handler: d.room}
 	for _, name := range names {
-		u, err := serve(newDemo(name, p))
-		if err != nil {
+		d.backs = append(d.backs, &demo{name: name, handler: newDemo(name, p)})
+	}
+	for _, b := range d.servers() {
+		if err := b.start(); err != nil {
+			d.Close()
 			return nil, err
 		}
-		d.urls = append(d.urls, u)
 	}
-	auth, err := serve(decisions())
-	if err != nil {
-		return nil, err
+	for _, b := range d.backs {
+		d.urls = append(d.urls, b.url())
 	}
-	d.auth = auth.JoinPath("verify").String()
+	d.auth = d.decisions.url().JoinPath("verify").String()
 	return d, nil
 }
+
+func (d *demos) servers() []*demo { return append(slices.Clone(d.backs), d.decisions, d.chat) }
 
 // Close stops the back ends. The gateway has stopped by then, so that there is
 // nothing to wait for.
 func (d *demos) Close() {
-	for _, srv := range d.servers {
-		srv.Close()
+	for _, b := range d.servers() {
+		b.kill()
 	}
+	d.room.close()
 	d.posts.db.Close()
+}
+
+// controls lets the reader kill a back end and start it again.
+func (d *demos) controls(mux *http.ServeMux) {
+	control := func(do func(*demo) error) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			name := r.URL.Query().Get("backend")
+			i := slices.IndexFunc(d.backs, func(b *demo) bool { return b.name == name })
+			if i < 0 {
+				http.Error(w, fmt.Sprintf("backend: there is none of this name (got %q)", name), http.StatusNotFound)
+				return
+			}
+			if err := do(d.backs[i]); err != nil {
+				http.Error(w, err.Error(), http.StatusServiceUnavailable)
+				return
+			}
+			writeJSON(w, map[string]any{"backend": name, "running": d.backs[i].running()})
+		}
+	}
+	mux.Handle("POST /-/demo/kill", control(func(b *demo) error { b.kill(); return nil }))
+	mux.Handle("POST /-/demo/start", control((*demo).start))
+}
+
+// demo is a server that can be killed and started again.
+type demo struct {
+	name    string
+	handler http.Handler
+
+	mu     sync.Mutex
+	addr   string       // empty before the first start
+	srv    *http.Server // nil: not running
+	served chan struct{}
+}
+
+func (d *demo) url() *url.URL {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return &url.URL{Scheme: "http", Host: d.addr}
+}
+
+func (d *demo) running() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.srv != nil
+}
+
+// start has the server listen, a second time where it did the first time.
+func (d *demo) start() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.srv != nil {
+		return nil
+	}
+	addr := d.addr
+	if addr == "" {
+		addr = "127.0.0.1:0"
+	}
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return fmt.Errorf("demo back end %s: %w", d.name, err)
+	}
+	d.addr = ln.Addr().String()
+	srv, served := &http.Server{Handler: d.handler, ReadHeaderTimeout: 5 * time.Second}, make(chan struct{})
+	d.srv, d.served = srv, served
+	go func() {
+		defer close(served)
+		srv.Serve(ln) // ends with kill
+	}()
+	return nil
+}
+
+// kill is the end of the server as of a process that is killed: connections
+// break off, and new ones are refused once it returns.
+func (d *demo) kill() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.srv == nil {
+		return
+	}
+	d.srv.Close()
+	<-d.served
+	d.srv = nil
 }
 
 // newDemo is the back end called name.
 func newDemo(name string, p *posts) http.Handler {
 	mux := http.NewServeMux()
+
+	// Whether it is well, for the gateway's health checks.
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 
 	// A list in pages.
 	mux.Handle("GET /posts", p.pages.Handler(p))

@@ -4,36 +4,44 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
 	"time"
 
+	"example.com/plainware/breaker"
 	"example.com/plainware/forwardauth"
 	"example.com/plainware/ratelimit"
 	"example.com/plainware/reqid"
 	"example.com/plainware/store"
 	"example.com/plainware/timeout"
+	"example.com/plainware/upstream"
+	"example.com/plainware/wsproxy"
 )
 
 // config is what the gateway is made of.
 type config struct {
-	targets   []*url.URL                // back ends, at least one
-	limits    timeout.Limits            // for requests that no route matches
-	routes    map[string]timeout.Limits // by ServeMux pattern; nil: no routes
-	login     http.Handler              // of the demo; nil: none
-	hooks     *hooks                    // likewise
-	guard     *forwardauth.Middleware   // likewise, of /private
-	transport http.RoundTripper         // to the back ends
-	store     store.Store               // where rates are counted; nil is memory
-	streams   context.Context           // its end ends event streams
-	logger    *slog.Logger
+	targets []*url.URL                // back ends, at least one
+	canary  *canary                   // one more, for a share of the clients; nil: none
+	calls   upstream.Config           // how they are called; newBackends sets the rest
+	breaker breaker.Config            // of each; newBreakers sets the rest
+	limits  timeout.Limits            // for requests that no route matches
+	routes  map[string]timeout.Limits // by ServeMux pattern; nil: no routes
+	demos   *demos                    // to kill and start; nil: none
+	login   http.Handler              // of the demo; nil: none
+	hooks   *hooks                    // likewise
+	guard   *forwardauth.Middleware   // likewise, of /private
+	chat    *wsproxy.Proxy            // likewise, of /chat
+	store   store.Store               // of rates and breakers; nil is memory
+	streams context.Context           // its end ends event streams
+	logger  *slog.Logger
 }
 
 // edgeLimits are right for back ends of which nothing is known. A client that
 // stops sending or reading is cut, however long a steady transfer takes. A
 // limit on the whole request is the operator's choice, because it would also
 // cut event streams. A back end that does not begin to answer is the
-// transport's concern; see newTransport.
+// concern of those who call it; see callDefaults.
 func edgeLimits(total time.Duration) timeout.Limits {
 	return timeout.Limits{
 		Total:     total,
@@ -85,7 +93,19 @@ func newGateway(cfg config) (h http.Handler, stop func() error, err error) {
 	})
 
 	// Innermost, the way to the back ends.
-	h = newProxy(cfg)
+	backs, err := newBackends(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			backs.Close()
+		}
+	}()
+	h, err = newProxy(cfg, backs)
+	if err != nil {
+		return nil, nil, err
+	}
 
 	// The routes. A ServeMux redirects paths with // or .. in them, so a plain
 	// proxy, which has no routes, does without.
@@ -104,6 +124,11 @@ func newGateway(cfg config) (h http.Handler, stop func() error, err error) {
 		}
 		if cfg.guard != nil {
 			mux.Handle("GET /private", cfg.guard.Handler(h))
+		}
+		if cfg.chat != nil {
+			mux.Handle(chatRoute, cfg.chat)
+			cfg.routes = maps.Clone(cfg.routes)
+			cfg.routes[chatRoute] = chatLimits()
 		}
 		h = mux
 	}
@@ -131,13 +156,22 @@ func newGateway(cfg config) (h http.Handler, stop func() error, err error) {
 			}
 		},
 	})
-	if err := errors.Join(idsErr, limitsErr, rateErr); err != nil {
+	if err = errors.Join(idsErr, limitsErr, rateErr); err != nil {
 		return nil, nil, err
 	}
 	h = limits.Handler(h)
 
 	// Rates come before all that costs more than a refusal.
 	h = rate.Handler(h)
+
+	// Who operates the gateway, from its own machine, is not subject to the
+	// rates: it is when they refuse that there is something to see.
+	own := http.NewServeMux()
+	own.HandleFunc("GET /-/breakers", backs.showBreakers)
+	if cfg.demos != nil {
+		cfg.demos.controls(own)
+	}
+	h = local(own, h)
 
 	// The log sees every answer, also the 429 of the rates, and those that the
 	// limits give in a back end's place.
@@ -146,7 +180,7 @@ func newGateway(cfg config) (h http.Handler, stop func() error, err error) {
 	// The ID is outermost: every line above and every answer, good or bad,
 	// has it.
 	h = ids.Handler(h)
-	return h, rate.Close, nil
+	return h, func() error { return errors.Join(rate.Close(), backs.Close()) }, nil
 }
 
 // newServer has the limits that belong to the connection. Those of a single

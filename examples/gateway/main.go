@@ -5,6 +5,7 @@
 //	go run ./gateway                                   two demo back ends, on 127.0.0.1:8080
 //	go run ./gateway -target http://127.0.0.1:9000     in front of a server of yours
 //	go run ./gateway -target http://10.0.0.7:9000 -target http://10.0.0.8:9000
+//	go run ./gateway -target … -target … -canary 5     the last one gets 5 % of the clients
 //	go run ./gateway -store redis://127.0.0.1          sharing what it keeps with other gateways
 //
 // It speaks HTTP/1.1 and unencrypted HTTP/2. SIGINT or SIGTERM stops it: event
@@ -14,9 +15,11 @@
 //
 // Where to look: this file has the flags and the server's life, gateway.go the
 // chain of handlers and why it has that order, proxy.go the way to the back
-// ends, store.go where handlers keep what outlives a request, accesslog.go the
-// log, demo.go the demo back ends, posts.go a list of theirs in pages, login.go the
-// demo's login page, guard.go its decision service, hooks.go its webhooks.
+// ends, backends.go how they are chosen, breakers.go what keeps from calling
+// those that are down, local.go what the operator can see, store.go where
+// handlers keep what outlives a request, accesslog.go the log, demo.go the demo
+// back ends, posts.go a list of theirs in pages, login.go the demo's login page,
+// guard.go its decision service, hooks.go its webhooks, chat.go its chat.
 package main
 
 import (
@@ -26,11 +29,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/url"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -38,6 +44,8 @@ import (
 	"github.com/redis/go-redis/v9/logging"
 
 	"example.com/plainware/reqid"
+	"example.com/plainware/upstream"
+	"example.com/plainware/wsproxy"
 )
 
 func main() {
@@ -72,6 +80,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 type options struct {
 	listen  string
 	targets []*url.URL // empty: the demo back ends
+	canary  *int       // share of the last of them, of upstream.SplitScale; nil: it is like the others
+	health  string     // path to ask of each; empty: whether they take connections
 	timeout time.Duration
 	store   storeSpec
 	json    bool
@@ -83,7 +93,7 @@ type options struct {
 func parseFlags(args []string, help io.Writer) (options, error) {
 	opt := options{grace: defaultGrace}
 	var targets []string
-	var stored, format string
+	var share, stored, format string
 	fs := flag.NewFlagSet("gateway", flag.ContinueOnError)
 	fs.SetOutput(io.Discard) // otherwise every error is followed by the whole usage
 	fs.StringVar(&opt.listen, "listen", "127.0.0.1:8080", "`host:port` to listen on; port 0 takes a free one")
@@ -91,13 +101,15 @@ func parseFlags(args []string, help io.Writer) (options, error) {
 		targets = append(targets, s)
 		return nil
 	})
+	fs.StringVar(&share, "canary", "", "`percent` of the clients that go to the last of the targets and not to the others,\n0 to 100 with up to two decimals; a client stays where it is (the demo starts one\nmore back end for it)")
+	fs.StringVar(&opt.health, "health", "", "`path` that says with a status of 200 to 399 that a back end is well; without it\na back end is well if it takes connections")
 	fs.DurationVar(&opt.timeout, "timeout", 0, "most `time` for a whole request, its answer included, e.g. 30s; the demo's routes\nhave limits of their own; 0 is no limit, which event streams, WebSockets and long\ndownloads need")
 	fs.StringVar(&stored, "store", defaultStore, "`where` to keep what outlives a request: memory, sqlite:PATH, redis://HOST,\nrediss://HOST, postgres://HOST or postgresql://HOST; sqlite alone is the file\nplainware/gateway.db in your cache directory")
 	fs.StringVar(&format, "log", "text", "`format` of the log on standard error: text or json")
 
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
-			fmt.Fprintln(help, "Usage: gateway [-listen host:port] [-target URL]... [-timeout time] [-store where] [-log text|json]")
+			fmt.Fprintln(help, "Usage: gateway [-listen host:port] [-target URL]... [-canary percent] [-health path] [-timeout time] [-store where] [-log text|json]")
 			fs.SetOutput(help)
 			fs.PrintDefaults()
 			return opt, err
@@ -125,7 +137,29 @@ func parseFlags(args []string, help io.Writer) (options, error) {
 		if err != nil {
 			return opt, err
 		}
+		if slices.ContainsFunc(opt.targets, func(other *url.URL) bool { return *other == *u }) {
+			return opt, fmt.Errorf("-target: is given twice (got %q)", s)
+		}
 		opt.targets = append(opt.targets, u)
+	}
+	if opt.health != "" {
+		if u, err := url.ParseRequestURI(opt.health); err != nil || u.Host != "" || opt.health[0] != '/' {
+			return opt, fmt.Errorf("-health: want a path such as /health (got %q)", opt.health)
+		}
+		if len(opt.targets) == 0 {
+			return opt, fmt.Errorf("-health: is for the back ends of -target, and there is none (got %q)", opt.health)
+		}
+	}
+	if share != "" {
+		percent, err := strconv.ParseFloat(share, 64)
+		hundredths := percent * upstream.SplitScale / 100
+		if err != nil || !(hundredths >= 0 && hundredths <= upstream.SplitScale) {
+			return opt, fmt.Errorf("-canary: want a percentage from 0 to 100 (got %q)", share)
+		}
+		if len(opt.targets) == 1 {
+			return opt, fmt.Errorf("-canary: needs two targets or more, of which it is the last (got %q)", share)
+		}
+		opt.canary = new(int(math.Round(hundredths)))
 	}
 	var err error
 	opt.store, err = parseStore(stored)
@@ -203,23 +237,30 @@ func serve(ctx context.Context, opt options, stdout, stderr io.Writer) error {
 	streams, endStreams := context.WithCancel(requests)
 	defer endStreams()
 
-	transport := newTransport()
-	defer transport.CloseIdleConnections()
 	cfg := config{
-		targets:   opt.targets,
-		limits:    edgeLimits(opt.timeout),
-		transport: transport,
-		store:     kept,
-		streams:   streams,
-		logger:    logger,
+		targets: opt.targets,
+		calls:   callDefaults(),
+		breaker: breakerDefaults(),
+		limits:  edgeLimits(opt.timeout),
+		store:   kept,
+		streams: streams,
+		logger:  logger,
+	}
+	if opt.health != "" {
+		cfg.calls.Check.Kind, cfg.calls.Check.Path = upstream.CheckHTTP, opt.health
 	}
 	if len(opt.targets) == 0 {
-		demos, err := startDemos("one", "two")
+		names := []string{"one", "two"}
+		if opt.canary != nil {
+			names = append(names, "canary")
+		}
+		demos, err := startDemos(names...)
 		if err != nil {
 			return err
 		}
 		defer demos.Close()
-		cfg.targets, cfg.routes = demos.urls, demoRoutes()
+		cfg.targets, cfg.routes, cfg.demos = demos.urls, demoRoutes(), demos
+		cfg.calls.Check.Kind, cfg.calls.Check.Path = upstream.CheckHTTP, "/health"
 		if cfg.login, err = newLogin(kept); err != nil {
 			return err
 		}
@@ -230,6 +271,15 @@ func serve(ctx context.Context, opt options, stdout, stderr io.Writer) error {
 			return err
 		}
 		defer cfg.guard.Close()
+		if cfg.chat, err = newChat(demos.chat.url(), logger); err != nil {
+			return err
+		}
+		defer cfg.chat.Close()
+	}
+	if opt.canary != nil {
+		last := len(cfg.targets) - 1
+		cfg.canary = &canary{cfg.targets[last], *opt.canary}
+		cfg.targets = cfg.targets[:last]
 	}
 	h, stop, err := newGateway(cfg)
 	if err != nil {
@@ -240,6 +290,11 @@ func serve(ctx context.Context, opt options, stdout, stderr io.Writer) error {
 	srv := newServer(h, logger)
 	srv.BaseContext = func(net.Listener) context.Context { return requests }
 	srv.RegisterOnShutdown(endStreams)
+	if cfg.chat != nil {
+		if err := wsproxy.Prepare(srv); err != nil {
+			logger.Warn("the chat is not there over HTTP/2", "error", err)
+		}
+	}
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(ln) }()
 	greet(stdout, ln.Addr(), cfg, opt.store)
@@ -252,10 +307,15 @@ func serve(ctx context.Context, opt options, stdout, stderr io.Writer) error {
 	logger.Info("stopping", "grace", opt.grace)
 	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), opt.grace)
 	defer cancel()
+	var leaving sync.WaitGroup
+	if cfg.chat != nil {
+		leaving.Go(func() { cfg.chat.Shutdown(within) }) // what it cuts is in its log
+	}
 	if err := srv.Shutdown(within); err != nil {
 		logger.Warn("requests still in flight were cut", "error", err)
 		srv.Close()
 	}
+	leaving.Wait()
 	<-failed
 	logger.Info("stopped")
 	return nil
@@ -299,10 +359,17 @@ func greet(w io.Writer, addr net.Addr, cfg config, kept storeSpec) {
 	for _, u := range cfg.targets {
 		fmt.Fprintf(w, "gateway: back end %s\n", u)
 	}
+	if c := cfg.canary; c != nil {
+		fmt.Fprintf(w, "gateway: back end %s for %v%% of the clients\n", c.target, float64(c.share)*100/upstream.SplitScale)
+	}
 	fmt.Fprintf(w, "gateway: store %s\n", kept)
 	fmt.Fprintln(w, "\nTry:")
 	if cfg.routes == nil {
-		fmt.Fprintf(w, "  curl -i %s/\n\n", base)
+		fmt.Fprintf(w, "  curl -i %s/\n", base)
+		if hasOperator(addr) {
+			fmt.Fprintf(w, "  curl %s/-/breakers\n      how the back ends do; only this machine may ask\n", base)
+		}
+		fmt.Fprintln(w)
 		return
 	}
 	fmt.Fprintf(w, "  curl -i %s/hello\n      the ID in the header is the one that the back end saw\n", base)
@@ -313,8 +380,22 @@ func greet(w io.Writer, addr net.Addr, cfg config, kept storeSpec) {
 		fmt.Fprintf(w, "  %s\n      a signed webhook: handled once, and again only answered; with another body refused\n", cfg.hooks.curl(base))
 	}
 	fmt.Fprintf(w, "  %s/login\n      in a browser: a login that survives a restart of the gateway\n", base)
+	fmt.Fprintf(w, "  %s%s\n      in two browser windows: a chat over WebSockets\n", base, chatRoute)
 	fmt.Fprintf(w, "  curl -N %s/events\n      server-sent events, each as it happens; Ctrl-C here ends them\n", base)
-	fmt.Fprintf(w, "  curl -i \"%s/posts?author=ann&limit=3&total=1\"\n      a page of a list; go run ./walk reads all of it\n\n", base)
+	fmt.Fprintf(w, "  curl -i \"%s/posts?author=ann&limit=3&total=1\"\n      a page of a list; go run ./walk reads all of it\n", base)
+	if hasOperator(addr) {
+		fmt.Fprintf(w, "  curl -X POST \"%s/-/demo/kill?backend=one\" --next -s \"%s/hello?[1-20]\"\n      a back end dies: the other answers all, and the breaker opens\n", base, base)
+		fmt.Fprintf(w, "  curl %s/-/breakers\n      how the back ends do; 5 seconds later half-open\n", base)
+		fmt.Fprintf(w, "  curl -X POST \"%s/-/demo/start?backend=one\" --next -s \"%s/hello?[1-20]\"\n      it is back: some requests on trial, and the breaker closes\n", base, base)
+	}
+	fmt.Fprintln(w)
+}
+
+// hasOperator reports whether somebody on this machine can be seen to be there:
+// see isLocal.
+func hasOperator(addr net.Addr) bool {
+	tcp, ok := addr.(*net.TCPAddr)
+	return ok && (tcp.IP.IsLoopback() || tcp.IP.IsUnspecified())
 }
 
 // reachable is addr as a client on this machine writes it.

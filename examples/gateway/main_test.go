@@ -41,6 +41,15 @@ func TestFlagErrors(t *testing.T) {
 		{"-listen ::1:8080", `-listen: want host:port (got "::1:8080")`},
 		{"-timeout -1s", `-timeout: must not be negative (got -1s)`},
 		{"-timeout 5", `invalid value "5" for flag -timeout: parse error (try -h)`},
+		{"-target http://a -target http://a", `-target: is given twice (got "http://a")`},
+		{"-canary some", `-canary: want a percentage from 0 to 100 (got "some")`},
+		{"-canary -1", `-canary: want a percentage from 0 to 100 (got "-1")`},
+		{"-canary 100.01", `-canary: want a percentage from 0 to 100 (got "100.01")`},
+		{"-canary NaN", `-canary: want a percentage from 0 to 100 (got "NaN")`},
+		{"-canary 5 -target http://a", `-canary: needs two targets or more, of which it is the last (got "5")`},
+		{"-health health -target http://a", `-health: want a path such as /health (got "health")`},
+		{"-health http://a/health -target http://a", `-health: want a path such as /health (got "http://a/health")`},
+		{"-health /health", `-health: is for the back ends of -target, and there is none (got "/health")`},
 		{"-log xml", `-log: want text or json (got "xml")`},
 		{"-port 80", `flag provided but not defined: -port (try -h)`},
 		{"http://127.0.0.1:9000", `unexpected argument "http://127.0.0.1:9000" (a back end is given with -target; try -h)`},
@@ -63,12 +72,15 @@ func TestFlagErrors(t *testing.T) {
 }
 
 func TestParseFlags(t *testing.T) {
-	opt, err := parseFlags(strings.Fields("-listen [::1]:0 -target http://a:9000/base -target https://b -timeout 30s -store memory -log json"), nil)
+	opt, err := parseFlags(strings.Fields("-listen [::1]:0 -target http://a:9000/base -target https://b -canary 2.5 -health /up?full=1 -timeout 30s -store memory -log json"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if opt.listen != "[::1]:0" || opt.timeout.String() != "30s" || opt.store.kind != "memory" || !opt.json {
 		t.Errorf("got %+v", opt)
+	}
+	if opt.canary == nil || *opt.canary != 250 || opt.health != "/up?full=1" {
+		t.Errorf("canary %v, health %q", opt.canary, opt.health)
 	}
 	if len(opt.targets) != 2 || opt.targets[0].String() != "http://a:9000/base" || opt.targets[1].String() != "https://b" {
 		t.Errorf("targets %v", opt.targets)
@@ -80,7 +92,7 @@ func TestHelp(t *testing.T) {
 	if status := run(ended(t), []string{"-h"}, &stdout, &stderr); status != 0 {
 		t.Errorf("exit status %d, want 0", status)
 	}
-	for _, name := range []string{"-listen", "-target", "-timeout", "-store", "-log"} {
+	for _, name := range []string{"-listen", "-target", "-canary", "-health", "-timeout", "-store", "-log"} {
 		if !strings.Contains(stdout.String(), "\n  "+name+" ") {
 			t.Errorf("%s is not explained in\n%s", name, stdout.String())
 		}
@@ -115,12 +127,19 @@ func TestPortInUse(t *testing.T) {
 
 // What is printed can be pasted, whatever address was listened on.
 func TestReachable(t *testing.T) {
-	for _, tc := range []struct{ ip, want string }{
-		{"127.0.0.1", "127.0.0.1:80"},
-		{"::1", "[::1]:80"},
-		{"0.0.0.0", "localhost:80"},
-		{"::", "localhost:80"},
+	for _, tc := range []struct {
+		ip, want string
+		operator bool
+	}{
+		{"127.0.0.1", "127.0.0.1:80", true},
+		{"::1", "[::1]:80", true},
+		{"0.0.0.0", "localhost:80", true},
+		{"::", "localhost:80", true},
+		{"192.0.2.1", "192.0.2.1:80", false},
 	} {
+		if got := hasOperator(&net.TCPAddr{IP: net.ParseIP(tc.ip), Port: 80}); got != tc.operator {
+			t.Errorf("%s: hasOperator is %v", tc.ip, got)
+		}
 		if got := reachable(&net.TCPAddr{IP: net.ParseIP(tc.ip), Port: 80}); got != tc.want {
 			t.Errorf("%s: got %s, want %s", tc.ip, got, tc.want)
 		}

@@ -162,7 +162,7 @@ func TestUnreachable(t *testing.T) {
 
 // A back end that accepts a request and does not begin to answer is a 504.
 func TestHungBackEnd(t *testing.T) {
-	g := assembled(t, edgeLimits(0), func(tr *http.Transport) { tr.ResponseHeaderTimeout = short },
+	g := assembled(t, edgeLimits(0), func(c *config) { c.calls.Conns.HeaderTimeout = short },
 		func(_ http.ResponseWriter, r *http.Request) {
 			io.Copy(io.Discard, r.Body)
 			<-r.Context().Done()
@@ -213,7 +213,10 @@ func TestBrokenAnswer(t *testing.T) {
 		if line := g.log.line(t, "request", id); line["aborted"] != true || line["status"] != 200.0 {
 			t.Errorf("log: %v", line)
 		}
-		g.log.line(t, "httputil: ReverseProxy read error during body copy: unexpected EOF", id)
+		line := g.log.line(t, "upstream: response broken off", id)
+		if !strings.HasSuffix(fmt.Sprint(line["error"]), "unexpected EOF") || line["backend"] == nil {
+			t.Errorf("log: %v", line)
+		}
 	})
 }
 
@@ -267,7 +270,7 @@ func TestNoCompression(t *testing.T) {
 }
 
 // An upgraded connection carries bytes both ways and ends with the gateway's
-// base context.
+// base context. A protocol that nobody has allowed is not switched to.
 func TestUpgrade(t *testing.T) {
 	checkGoroutines(t)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -276,35 +279,33 @@ func TestUpgrade(t *testing.T) {
 	}
 	t.Cleanup(func() { ln.Close() })
 	go func() {
-		conn, err := ln.Accept()
-		if err != nil {
-			return
-		}
-		defer conn.Close()
-		in := bufio.NewReader(conn)
-		if _, err := http.ReadRequest(in); err != nil {
-			return
-		}
-		io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: shout\r\nX-Request-Id: mine\r\n\r\n")
-		for {
-			line, err := in.ReadString('\n')
+		for { // the gateway's checks make connections as well
+			conn, err := ln.Accept()
 			if err != nil {
 				return
 			}
-			io.WriteString(conn, strings.ToUpper(line))
+			go shout(conn)
 		}
 	}()
 
 	g := start(t, "-target", "http://"+ln.Addr().String())
 	conn := dial(t, g)
-	fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: shout\r\n\r\n")
 	in := bufio.NewReader(conn)
+	fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: shout\r\n\r\n")
 	res, err := http.ReadResponse(in, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	if res.Body.Close(); res.StatusCode != 204 || res.Header.Get("Upgrade") != "" {
+		t.Fatalf("shout: got %d, %v", res.StatusCode, res.Header)
+	}
+	fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	res, err = http.ReadResponse(in, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	id := res.Header.Get("X-Request-Id")
-	if res.StatusCode != 101 || res.Header.Get("Upgrade") != "shout" || len(id) != 36 || len(res.Header["X-Request-Id"]) != 1 {
+	if res.StatusCode != 101 || res.Header.Get("Upgrade") != "websocket" || len(id) != 36 || len(res.Header["X-Request-Id"]) != 1 {
 		t.Fatalf("got %d, %v", res.StatusCode, res.Header)
 	}
 	for _, word := range []string{"hello\n", "again\n"} {
@@ -319,6 +320,31 @@ func TestUpgrade(t *testing.T) {
 	}
 	if line := g.log.line(t, "request", id); line["status"] != 101.0 {
 		t.Errorf("log: %v", line)
+	}
+}
+
+// shout is a back end that can be switched to a protocol which gives back each
+// line in capitals.
+func shout(conn net.Conn) {
+	defer conn.Close()
+	in := bufio.NewReader(conn)
+	for {
+		req, err := http.ReadRequest(in)
+		if err != nil {
+			return
+		}
+		if proto := req.Header.Get("Upgrade"); proto != "" {
+			fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\nX-Request-Id: mine\r\n\r\n", proto)
+			break
+		}
+		io.WriteString(conn, "HTTP/1.1 204 No Content\r\n\r\n")
+	}
+	for {
+		line, err := in.ReadString('\n')
+		if err != nil {
+			return
+		}
+		io.WriteString(conn, strings.ToUpper(line))
 	}
 }
 
@@ -349,7 +375,8 @@ func TestNoForwardProxy(t *testing.T) {
 	}
 }
 
-// Back ends that are down take their turn: nothing is tried again yet.
+// A back end that is down costs nobody an answer: what it could not be sent goes
+// to the other one, whatever the method.
 func TestOneOfTwoDown(t *testing.T) {
 	checkGoroutines(t)
 	demos, err := startDemos("one")
@@ -363,9 +390,12 @@ func TestOneOfTwoDown(t *testing.T) {
 		streams: t.Context(),
 	}, nil)
 	client := newClient(t, false)
-	for _, want := range []int{502, 200, 502, 200} {
+	for _, want := range []int{200, 200, 200, 200} {
 		if res := get(t, client, g.url+"/hello"); res.StatusCode != want {
 			t.Errorf("status %d, want %d", res.StatusCode, want)
+		}
+		if res := do(t, client, request(t, "POST", g.url+"/upload", strings.NewReader("body"))); res.StatusCode != want {
+			t.Errorf("POST: status %d, want %d", res.StatusCode, want)
 		}
 	}
 }
@@ -383,11 +413,11 @@ func TestTLSBackEnd(t *testing.T) {
 		back.StartTLS()
 		t.Cleanup(back.Close)
 		cfg := config{targets: []*url.URL{mustURL(t, back.URL)}, limits: edgeLimits(0), streams: t.Context()}
-		g := serveConfig(t, cfg, func(tr *http.Transport) {
+		g := serveConfig(t, cfg, func(c *config) {
 			if trusted {
 				pool := x509.NewCertPool()
 				pool.AddCert(back.Certificate())
-				tr.TLSClientConfig = &tls.Config{RootCAs: pool}
+				c.calls.TLS = &tls.Config{RootCAs: pool}
 			}
 		})
 		res := get(t, newClient(t, false), g.url)

@@ -93,7 +93,7 @@ func (g *instance) greeting(t *testing.T) string {
 
 // assembled is a gateway as newGateway builds it, for tests that need other
 // limits than the program's.
-func assembled(t *testing.T, limits timeout.Limits, change func(*http.Transport), back ...http.HandlerFunc) *instance {
+func assembled(t *testing.T, limits timeout.Limits, change func(*config), back ...http.HandlerFunc) *instance {
 	t.Helper()
 	checkGoroutines(t)
 	cfg := config{limits: limits, streams: t.Context()}
@@ -109,18 +109,17 @@ func assembled(t *testing.T, limits timeout.Limits, change func(*http.Transport)
 }
 
 // serveConfig completes cfg and serves it.
-func serveConfig(t *testing.T, cfg config, change func(*http.Transport)) *instance {
+func serveConfig(t *testing.T, cfg config, change func(*config)) *instance {
 	t.Helper()
 	g := &instance{log: new(logBuffer)}
 	var err error
 	if cfg.logger, err = newLogger(true, g.log); err != nil {
 		t.Fatal(err)
 	}
-	transport := newTransport()
+	cfg.calls, cfg.breaker = callDefaults(), breakerDefaults()
 	if change != nil {
-		change(transport)
+		change(&cfg)
 	}
-	cfg.transport = transport
 	h, stop, err := newGateway(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -134,7 +133,6 @@ func serveConfig(t *testing.T, cfg config, change func(*http.Transport)) *instan
 		if err := stop(); err != nil {
 			t.Error(err)
 		}
-		transport.CloseIdleConnections()
 	})
 	t.Cleanup(g.stop)
 	return g

@@ -79,10 +79,10 @@ func TestStore(t *testing.T) {
 }
 
 // start starts a gateway, waits until it serves, and returns what it has
-// printed. stop sends it a signal and expects an orderly end.
-func start(t *testing.T, bin, spec string) (printed string, stop func()) {
+// printed. stop sends it a signal, expects an orderly end, and returns the log.
+func start(t *testing.T, bin, spec string, args ...string) (printed string, stop func() string) {
 	t.Helper()
-	cmd := exec.Command(bin, "-listen", "127.0.0.1:0", "-store", spec)
+	cmd := exec.Command(bin, append(args, "-listen", "127.0.0.1:0", "-store", spec)...)
 	var log bytes.Buffer
 	cmd.Stderr = &log
 	stdout, err := cmd.StdoutPipe()
@@ -97,13 +97,14 @@ func start(t *testing.T, bin, spec string) (printed string, stop func()) {
 	for lines := bufio.NewScanner(stdout); lines.Scan() && lines.Text() != "Try:"; {
 		b.WriteString(lines.Text() + "\n")
 	}
-	return b.String(), func() {
+	return b.String(), func() string {
 		t.Helper()
 		defer hurry.Stop()
 		cmd.Process.Signal(syscall.SIGTERM)
 		if err := cmd.Wait(); err != nil || strings.Contains(log.String(), "not closed properly") {
 			t.Errorf("%v, want exit status 0\n%s", err, &log)
 		}
+		return log.String()
 	}
 }
 
