@@ -30,8 +30,8 @@ func streamMeasures() []Measure {
 		},
 		{
 			Package: "upstream", Name: "GET 128 B, h2 over TLS behind",
-			Ours: overTLS(false), Paired: true, Benchtime: "3000x",
-			Peers: []Peer{{Name: "ReverseProxy, tuned", Run: overTLS(true), MaxRatio: 1.05}},
+			Ours: h2BehindTLS(false), Paired: true, Benchtime: "3000x",
+			Peers: []Peer{{Name: "ReverseProxy, tuned", Run: h2BehindTLS(true), MaxRatio: 1.05}},
 		},
 	}
 }
@@ -116,8 +116,8 @@ func firstEvents(reverseProxy bool) func(*testing.B) {
 	}
 }
 
-// overTLS sends requests over HTTP/1.1 to a proxy whose back end speaks HTTP/2.
-func overTLS(reverseProxy bool) func(*testing.B) {
+// h2BehindTLS sends requests over HTTP/1.1 to a proxy whose back end speaks HTTP/2.
+func h2BehindTLS(reverseProxy bool) func(*testing.B) {
 	return func(b *testing.B) {
 		body := make([]byte, 128)
 		back := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
