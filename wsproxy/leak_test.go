@@ -211,10 +211,10 @@ func (x *proxied) giveUp(t *testing.T) error {
 		return errors.Join(err, conn.Close())
 	}
 	c, err := openH2(conn, h2Config{})
-	defer c.Close()
 	if err != nil {
-		return err
+		return errors.Join(err, conn.Close())
 	}
+	defer c.Close()
 	st, err := c.Request(connectFields(x.front.scheme(), "x", "/silent")...)
 	if err != nil {
 		return err

@@ -237,12 +237,26 @@ func (g gobwasConn) close(code int, reason string) (int, error) {
 	if err := gobwas.WriteFrame(g, f); err != nil {
 		return 0, err
 	}
-	answer, err := gobwas.ReadFrame(g)
-	if err != nil || answer.Header.OpCode != gobwas.OpClose {
+	answer, payload, err := readGobwas(g)
+	if err != nil || answer.OpCode != gobwas.OpClose {
 		return 0, errors.Join(err, errors.New("no Close"))
 	}
-	got, _ := gobwas.ParseCloseFrameData(answer.Payload)
+	got, _ := gobwas.ParseCloseFrameData(payload)
 	return int(got), nil
+}
+
+// readGobwas reads a control frame.
+func readGobwas(r io.Reader) (gobwas.Header, []byte, error) {
+	h, err := gobwas.ReadHeader(r)
+	if err != nil {
+		return h, nil, err
+	}
+	if h.Length > gobwas.MaxControlFramePayloadSize {
+		return h, nil, errors.New("no control frame")
+	}
+	payload := make([]byte, h.Length)
+	_, err = io.ReadFull(r, payload)
+	return h, payload, err
 }
 
 func (g gobwasConn) end() { g.Close() }
@@ -265,7 +279,7 @@ func echoGobwas(w http.ResponseWriter, r *http.Request) {
 		}
 		if closesOn(r, p) {
 			_ = gobwas.WriteFrame(c, gobwas.NewCloseFrame(gobwas.NewCloseFrameBody(4001, "server says so")))
-			_, _ = gobwas.ReadFrame(stream)
+			_, _, _ = readGobwas(stream)
 			return
 		}
 		if wsutil.WriteServerMessage(c, op, p) != nil {
