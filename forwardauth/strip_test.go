@@ -24,7 +24,7 @@ var spoofed = []string{
 func identityHeaders(h http.Header) (found []string) {
 	for name, values := range h {
 		plain := strings.Map(func(r rune) rune {
-			if 'a' <= r && r <= 'z' {
+			if 'a' <= r && r <= 'z' || '0' <= r && r <= '9' { // Remote1User is another name
 				return r
 			}
 			return '-'

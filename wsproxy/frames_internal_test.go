@@ -174,7 +174,7 @@ func TestEverySplit(t *testing.T) {
 	}
 }
 
-// frames 34, 38 and 40: what may not be sent stops here, at once and with
+// wsproxy 34, 38 and 40: what may not be sent stops here, at once and with
 // nothing of it passed on, and both peers are told with the code.
 func TestIllegalFrames(t *testing.T) {
 	long := strings.Repeat("x", 126)
@@ -263,7 +263,7 @@ func wantClose(t *testing.T, b []byte, masked bool, code int) {
 	}
 }
 
-// frames 38: codes that are sent by nobody.
+// wsproxy 38: codes that are sent by nobody.
 func TestValidCode(t *testing.T) {
 	for code := range 70000 {
 		want := code >= 1000 && code <= 1014 && code != 1004 && code != 1005 && code != 1006 || code >= 3000 && code < 5000
@@ -276,7 +276,7 @@ func TestValidCode(t *testing.T) {
 	}
 }
 
-// frames 35: over the limit is known from the header, and nothing of the frame
+// wsproxy 35: over the limit is known from the header, and nothing of the frame
 // goes on.
 func TestSizeLimits(t *testing.T) {
 	for _, c := range []struct {
@@ -313,7 +313,7 @@ func TestSizeLimits(t *testing.T) {
 	}
 }
 
-// frames 36: a Close of ours waits for the boundary of the frame, not of the
+// wsproxy 36: a Close of ours waits for the boundary of the frame, not of the
 // message, and nothing follows it. It is masked towards the back end only.
 func TestCloseAtBoundary(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -343,7 +343,7 @@ func TestCloseAtBoundary(t *testing.T) {
 	})
 }
 
-// frames 37: our ping's Pong is taken out wherever it is split; others pass.
+// wsproxy 37: our ping's Pong is taken out wherever it is split; others pass.
 func TestPongs(t *testing.T) {
 	const id = 0x0102030405060708
 	ours := build(true, 0, opPong, true, "\x01\x02\x03\x04\x05\x06\x07\x08")

@@ -69,7 +69,7 @@ func statusOf(err error) int {
 	return e.HTTPStatus()
 }
 
-// handshake 1 and 2, and the path rules of 8 over HTTP/1.1.
+// wsproxy 1 and 2, and the path rules of 8 over HTTP/1.1.
 func TestParseH1(t *testing.T) {
 	for _, c := range []struct {
 		name, method, target string
@@ -122,7 +122,7 @@ func TestParseH1(t *testing.T) {
 	}
 }
 
-// handshake 6 and 8, for what net/http lets through.
+// wsproxy 6 and 8, for what net/http lets through.
 func TestParseH2(t *testing.T) {
 	onlyTLS := &http.Server{Protocols: new(http.Protocols)}
 	onlyTLS.Protocols.SetHTTP2(true)
@@ -190,7 +190,7 @@ func TestAccept(t *testing.T) {
 	}
 }
 
-// handshake 12 and 13: what an answer may not say.
+// wsproxy 12 and 13: what an answer may not say.
 func TestVerify(t *testing.T) {
 	out := &outgoing{subprotocols: []string{"chat", "v2"}, extensions: []string{"permessage-deflate; client_max_window_bits, x-own"}}
 	good := "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " + acceptOf(sampleKey) + "\r\n"
@@ -232,7 +232,7 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// handshake 14, 15 and 18: what the back end is sent.
+// wsproxy 14, 15 and 18: what the back end is sent.
 func TestOutgoing(t *testing.T) {
 	trusted := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
 	lines := []string{
@@ -321,7 +321,7 @@ func TestOutgoing(t *testing.T) {
 	})
 }
 
-// origin 22 and 23.
+// wsproxy 22 and 23: every kind of origin, and the host over HTTP/2.
 func TestOrigins(t *testing.T) {
 	for _, c := range []struct {
 		name   string

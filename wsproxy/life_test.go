@@ -104,7 +104,7 @@ func TestLimitsOfTime(t *testing.T) {
 	}
 }
 
-// A tunnel whose peers answer pings lives as long as they do; one of them that
+// wsproxy 37: a tunnel whose peers answer pings lives as long as they do; one that
 // does not is found out. The answers to our pings reach nobody.
 func TestPings(t *testing.T) {
 	deaf := func(e *end) uint16 { return serveQuiet(e, false) }
