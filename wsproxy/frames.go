@@ -105,19 +105,10 @@ type tracker struct {
 
 // begin takes the next frame and returns 0, or the code to fail with.
 func (t *tracker) begin(h *header) int {
-	switch {
-	case h.masked != t.masked || h.length>>63 != 0:
-		return closeProtocol
-	case t.unknown:
-	case h.rsv&3 != 0,
-		h.rsv != 0 && (!t.deflate || h.op != opText && h.op != opBinary),
-		h.op > opBinary && h.op < opClose || h.op > opPong:
+	if t.illegal(h) {
 		return closeProtocol
 	}
 	if h.op >= opClose {
-		if !h.fin || h.length > maxControl {
-			return closeProtocol
-		}
 		if h.op == opPing {
 			t.pings++
 		}
@@ -143,6 +134,20 @@ func (t *tracker) begin(h *header) int {
 		t.end()
 	}
 	return 0
+}
+
+// illegal reports whether no frame with that header may come, whatever came before.
+func (t *tracker) illegal(h *header) bool {
+	switch {
+	case h.masked != t.masked || h.length>>63 != 0:
+		return true
+	case t.unknown:
+	case h.rsv&3 != 0,
+		h.rsv != 0 && (!t.deflate || h.op != opText && h.op != opBinary),
+		h.op > opBinary && h.op < opClose || h.op > opPong:
+		return true
+	}
+	return h.op >= opClose && (!h.fin || h.length > maxControl)
 }
 
 // skip notes that n bytes of payload have passed, at most t.left.

@@ -276,7 +276,7 @@ func (d *direction) pass(b []byte) ([]byte, error) {
 		}
 		h, n := parseHeader(b[i:])
 		inspect := h.op == opClose || h.op == opPong && d.pong.Load() != 0
-		if n > 0 && inspect && h.length <= maxControl && len(b)-i < n+int(h.length) {
+		if n > 0 && inspect && !t.illegal(&h) && len(b)-i < n+int(h.length) {
 			n = 0 // as if its header were not complete
 		}
 		if n == 0 {
