@@ -17,7 +17,7 @@ import (
 	"testing"
 
 	_ "github.com/jackc/pgx/v5/stdlib"
-	_ "modernc.org/sqlite"
+	_ "github.com/mattn/go-sqlite3"
 
 	"example.com/plainware/internal/interop/pgstore/pgserver"
 	"example.com/plainware/internal/interop/prog"
@@ -53,7 +53,7 @@ type database struct {
 
 func databases(t *testing.T) []database {
 	t.Helper()
-	lite, err := sql.Open("sqlite", filepath.Join(t.TempDir(), "posts.db"))
+	lite, err := sql.Open("sqlite3", filepath.Join(t.TempDir(), "posts.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
