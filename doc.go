@@ -39,8 +39,8 @@
 //
 // # In any order
 //
-// The packages keep one contract, and a conformance suite runs for each of them
-// and for every ordered pair, over HTTP/1.1, HTTP/2 with TLS and HTTP/2 without:
+// The packages keep one contract, and a conformance suite runs for every handler
+// and every ordered pair of handlers, over HTTP/1.1, HTTP/2 with TLS and HTTP/2 without:
 // what the next handler can do without a middleware it can do inside it. Flush,
 // Hijack, ReadFrom, http.ResponseController, informational responses, trailers,
 // panics, request patterns and the files of multipart forms all get through.
