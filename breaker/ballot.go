@@ -39,7 +39,7 @@ func (v *ballot) join(sh *share, name func(k int64) string, k int64) {
 		if i <= v.doubt {
 			which = 1
 		}
-		at := sh.op(secondly(name(i), which), one)
+		at := sh.op(registerName(name(i), which), one)
 		if i == k {
 			v.at[which] = at
 		}
@@ -51,7 +51,7 @@ func (v *ballot) join(sh *share, name func(k int64) string, k int64) {
 func (v *ballot) ask(sh *share, name func(k int64) string, k int64) {
 	for which, at := range v.at {
 		if at < 0 {
-			v.at[which] = sh.op(secondly(name(k), which), store.Op{Step: 1})
+			v.at[which] = sh.op(registerName(name(k), which), store.Op{Step: 1})
 		}
 	}
 }
@@ -74,7 +74,8 @@ func (v *ballot) values(res []store.Result) (n [2]int64, ok bool) {
 	return n, true
 }
 
-func secondly(name string, which int) string {
+// registerName is the first or the second name of a register.
+func registerName(name string, which int) string {
 	if which == 1 {
 		return name + "'"
 	}
