@@ -130,7 +130,7 @@ func parse(s string) (netip.Addr, bool) {
 		}
 	}
 	if i := strings.IndexByte(host, '%'); i >= 0 {
-		if strings.IndexByte(host[:i], ':') < 0 || i+1 == len(host) {
+		if strings.IndexByte(host[:i], ':') < 0 || i+1 == len(host) || strings.ContainsAny(host[i:], "[]") {
 			return netip.Addr{}, false
 		}
 		host = host[:i]

@@ -139,6 +139,12 @@ func (c *Cookie) Pending(h http.Header) bool {
 	return slices.ContainsFunc(h["Set-Cookie"], c.made)
 }
 
+// Mentioned reports whether h has a Set-Cookie line of this name, whatever its
+// attributes: one that a handler wrote by itself may mean this cookie.
+func (c *Cookie) Mentioned(h http.Header) bool {
+	return slices.ContainsFunc(h["Set-Cookie"], func(line string) bool { return strings.HasPrefix(line, c.head) })
+}
+
 // Drop takes the lines of this cookie out of h.
 func (c *Cookie) Drop(h http.Header) {
 	if !c.Pending(h) {

@@ -58,8 +58,8 @@ func (a Attributes) problems() []Problem {
 	}
 
 	switch {
-	case a.Path[0] != '/' || !attributeValue(a.Path):
-		add("Path", "must begin with a slash and be printable ASCII without semicolons (got %q)", a.Path)
+	case a.Path[0] != '/' || !pathValue(a.Path):
+		add("Path", "must begin with a slash and be printable ASCII without semicolons, quotation marks and backslashes (got %q)", a.Path)
 	case len(a.Path) > MaxAttribute:
 		add("Path", "is longer than %d bytes (got %d)", MaxAttribute, len(a.Path))
 	case d.host && a.Path != "/":
@@ -138,11 +138,13 @@ func token(s string) bool {
 	return s != ""
 }
 
-// attributeValue reports whether s is an av-octet string of RFC 6265bis
-// section 4.1.1 as a browser keeps it: it trims white space at the ends.
-func attributeValue(s string) bool {
+// pathValue reports whether s is a path-value of RFC 6265bis section 4.1.1 as
+// every reader keeps it: browsers trim white space at the ends, and net/http's
+// clients drop what has a quotation mark or a backslash. No browser sends
+// either in a path, so that such a cookie would come back to nobody.
+func pathValue(s string) bool {
 	for i := range len(s) {
-		if c := s[i]; c < 0x20 || c >= 0x7f || c == ';' {
+		if c := s[i]; c < 0x20 || c >= 0x7f || c == ';' || c == '"' || c == '\\' {
 			return false
 		}
 	}
@@ -150,12 +152,21 @@ func attributeValue(s string) bool {
 }
 
 // hostName reports whether s is a name that Domain can have. An address never
-// domain-matches anything but itself, and then the attribute says nothing.
+// domain-matches anything but itself, and then the attribute says nothing. For
+// browsers whatever ends in a number is an address, or none at all (WHATWG URL
+// section 3.5).
 func hostName(s string) bool {
 	if len(s) > 253 {
 		return false
 	}
 	if _, err := netip.ParseAddr(s); err == nil {
+		return false
+	}
+	last, digits := s[strings.LastIndexByte(s, '.')+1:], "0123456789"
+	if len(last) > 1 && last[0] == '0' && last[1]|0x20 == 'x' {
+		last, digits = last[2:], "0123456789abcdefABCDEF"
+	}
+	if strings.Trim(last, digits) == "" {
 		return false
 	}
 	for label := range strings.SplitSeq(s, ".") {

@@ -63,6 +63,22 @@ var representation = [...]string{
 	"Content-Disposition", "Accept-Ranges", "Etag", "Last-Modified", "Expires", "Trailer",
 }
 
+// DeleteRepresentation deletes the fields that describe the body which an error
+// replaces, its type and length among them, for packages whose errors may be
+// answered by a handler of the user's: length and coding of the one would make a
+// broken message of the other.
+func DeleteRepresentation(h http.Header) {
+	delete(h, "Content-Type")
+	delete(h, "Content-Length")
+	deleteRepresentation(h)
+}
+
+func deleteRepresentation(h http.Header) {
+	for _, name := range representation {
+		delete(h, name)
+	}
+}
+
 // Write sends p as the whole response. Header fields that described another
 // body are dropped, and the answer is marked no-store unless the header
 // already has a Cache-Control, since some of the statuses used (404, 410, 501)
@@ -81,9 +97,7 @@ func (p Problem) Write(w http.ResponseWriter, r *http.Request) {
 	}
 	body := p.appendJSON((*buf)[:0], requestID)
 	*buf = body
-	for _, name := range representation {
-		delete(h, name)
-	}
+	deleteRepresentation(h)
 	// One array for all, each with no room to grow into the next.
 	v := &[4]string{"application/problem+json", strconv.Itoa(len(body)), "nosniff", "no-store"}
 	h["Content-Type"], h["Content-Length"], h["X-Content-Type-Options"] = v[0:1:1], v[1:2:2], v[2:3:3]
