@@ -431,6 +431,25 @@ func TestProbeFunction(t *testing.T) {
 	})
 }
 
+// The goroutine that calls Config.Probe does not run ahead of the change: it once
+// called it again and again until the change had been made.
+func TestProbeOnceEachTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		b := newBreaker(t, breaker.Config{OpenFor: time.Second, MaxOpen: time.Second, Probe: func(context.Context) error {
+			asked.Add(1)
+			return errors.New("down")
+		}})
+		trip(t, b)
+		for n := range int64(3000) {
+			before := asked.Load()
+			if time.Sleep(time.Second); asked.Load() > before+2 { // openings last 0.9 to 1.1 s
+				t.Fatalf("opening %d: asked %d times", n, asked.Load()-before)
+			}
+		}
+	})
+}
+
 func TestForce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var change atomic.Pointer[breaker.Change]

@@ -84,13 +84,11 @@ func (b *Breaker) enter(next *phase, reason string) {
 			next.timer = time.AfterFunc(time.Duration(max(0, next.until-now)), func() { b.expire(next) })
 		}
 		if next.state == HalfOpen && b.cfg.Probe != nil {
-			over := make(chan struct{})
-			next.over, next.granted = over, make(chan struct{}, 1)
-			b.running.Go(func() { b.examine(next, over) })
+			next.over, next.granted = make(chan struct{}), make(chan struct{}, 1)
 		}
 	}
-	if next.state == Open {
-		b.openings.Add(1)
+	if next.state == Open && was.state != Open {
+		b.openings.Add(1) // what the fleet confirms, or somebody forces, was open before
 	}
 	if b.share != nil && next.state != Closed {
 		if next.last = was.last; was.state == Closed {
@@ -98,6 +96,9 @@ func (b *Breaker) enter(next *phase, reason string) {
 		}
 	}
 	b.phase.Store(next)
+	if over := next.over; over != nil { // not sooner, or what the probe says comes from another phase
+		b.running.Go(func() { b.examine(next, over) })
+	}
 	if e.From != e.To || next.force != was.force {
 		b.events = append(b.events, e)
 	}
