@@ -91,21 +91,23 @@ func TestDenyCacheSecond(t *testing.T) {
 
 // A reset in this process takes effect at once.
 func TestDenyCacheDrop(t *testing.T) {
-	m, c := newMemory(t), newDenyCache()
-	op := bucket("k", 1, time.Hour)
-	ask(t, c, m, op)
-	ask(t, c, m, op)
-	if _, cached := ask(t, c, m, op); !cached {
-		t.Fatal("not cached")
-	}
-	c.drop(op.Space, "other")
-	if _, cached := ask(t, c, m, op); !cached {
-		t.Fatal("the wrong entry was dropped")
-	}
-	c.drop(op.Space, op.Key)
-	if _, cached := ask(t, c, m, op); cached {
-		t.Error("there is still an entry")
-	}
+	synctest.Test(t, func(t *testing.T) { // entries live for a second
+		m, c := newMemory(t), newDenyCache()
+		op := bucket("k", 1, time.Hour)
+		ask(t, c, m, op)
+		ask(t, c, m, op)
+		if _, cached := ask(t, c, m, op); !cached {
+			t.Fatal("not cached")
+		}
+		c.drop(op.Space, "other")
+		if _, cached := ask(t, c, m, op); !cached {
+			t.Fatal("the wrong entry was dropped")
+		}
+		c.drop(op.Space, op.Key)
+		if _, cached := ask(t, c, m, op); cached {
+			t.Error("there is still an entry")
+		}
+	})
 }
 
 // What gives back or only looks is never answered by the cache.
@@ -128,28 +130,30 @@ func TestDenyCachePasses(t *testing.T) {
 // A flood of keys takes no more room than there is, and what it pushes out is
 // asked of the store again.
 func TestDenyCacheFlood(t *testing.T) {
-	c := newDenyCache()
-	sent := time.Now()
-	full := store.Result{Value: int64(time.Hour)}
-	for i := range 50_000 {
-		op := bucket(fmt.Sprint(i), 1, time.Minute)
-		c.put(&op, full, sent.Add(time.Duration(i)))
-	}
-	held := 0
-	for i := range c.sets {
-		for _, e := range c.sets[i].entries {
-			if e.until != 0 {
-				held++
+	synctest.Test(t, func(t *testing.T) { // entries live for a second
+		c := newDenyCache()
+		sent := time.Now()
+		full := store.Result{Value: int64(time.Hour)}
+		for i := range 50_000 {
+			op := bucket(fmt.Sprint(i), 1, time.Minute)
+			c.put(&op, full, sent.Add(time.Duration(i)))
+		}
+		held := 0
+		for i := range c.sets {
+			for _, e := range c.sets[i].entries {
+				if e.until != 0 {
+					held++
+				}
 			}
 		}
-	}
-	if held != denyWays*denySets {
-		t.Errorf("%d entries, want %d", held, denyWays*denySets)
-	}
-	last := bucket(fmt.Sprint(49_999), 1, time.Minute)
-	if _, refused := c.get(&last); !refused {
-		t.Error("the newest entry is not there")
-	}
+		if held != denyWays*denySets {
+			t.Errorf("%d entries, want %d", held, denyWays*denySets)
+		}
+		last := bucket(fmt.Sprint(49_999), 1, time.Minute)
+		if _, refused := c.get(&last); !refused {
+			t.Error("the newest entry is not there")
+		}
+	})
 }
 
 func TestDenyCacheAllocs(t *testing.T) {

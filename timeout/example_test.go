@@ -27,12 +27,13 @@ func get(h http.Handler, path string, header ...string) {
 
 // Wrap the mux that is there already.
 func ExampleNew() {
+	end := make(chan bool)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /fast", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintln(w, "done")
 	})
 	mux.HandleFunc("GET /slow", func(w http.ResponseWriter, r *http.Request) {
-		<-time.After(time.Second) // and does not look at r.Context()
+		<-end // of long work, which does not look at r.Context()
 		fmt.Fprintln(w, "done")
 	})
 
@@ -48,6 +49,7 @@ func ExampleNew() {
 
 	get(h, "/fast")
 	get(h, "/slow")
+	close(end)
 	// Output:
 	// 200 done
 	// 503 {"type":"about:blank","title":"Service Unavailable","status":503,"detail":"The server did not answer in time.","code":"timeout_total"}

@@ -330,6 +330,9 @@ func TestTaskAndClose(t *testing.T) {
 				if strings.Contains(text, "pg_relation_size") {
 					return size(ctx)
 				}
+				if strings.Contains(text, "DELETE") {
+					return [][]driver.Value{{int64(0)}}, nil
+				}
 				return nil, nil
 			}
 		}

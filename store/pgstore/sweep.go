@@ -65,14 +65,14 @@ func (s *Store) sweepSlice(ctx context.Context, table string, page int64, grace 
 		return 0, -1, nil
 	}
 	next = page + sweepPages
-	res, err := s.db.ExecContext(ctx, fmt.Sprintf(`DELETE FROM %[1]s WHERE ctid = ANY (ARRAY(
+	err = s.db.QueryRowContext(ctx, fmt.Sprintf(`WITH gone AS (DELETE FROM %[1]s WHERE ctid = ANY (ARRAY(
 		SELECT ctid FROM %[1]s WHERE ctid >= $1::text::tid AND ctid < $2::text::tid AND exp <= (SELECT %[2]s - $3::bigint)
-		ORDER BY k FOR UPDATE SKIP LOCKED))`, table, clock), tid(page), tid(next), int64(grace))
+		ORDER BY k FOR UPDATE SKIP LOCKED)) RETURNING true) SELECT pg_catalog.count(*) FROM gone`, table, clock),
+		tid(page), tid(next), int64(grace)).Scan(&removed)
 	if err != nil {
 		return 0, -1, err
 	}
-	removed, err = res.RowsAffected()
-	return removed, next, err
+	return removed, next, nil
 }
 
 func tid(page int64) string { return fmt.Sprintf("(%d,0)", page) }

@@ -36,14 +36,14 @@ func newStatements(n names) statements {
 		put: n.fill(`INSERT INTO {value} AS r (k, v, exp) VALUES ($1, $2, ` + expiry + `)
 			ON CONFLICT (k) DO UPDATE SET v = EXCLUDED.v, exp = ` + expiry),
 		add: n.fill(`INSERT INTO {value} AS r (k, v, exp) VALUES ($1, $2, ` + expiry + `)
-			ON CONFLICT (k) DO UPDATE SET v = EXCLUDED.v, exp = ` + expiry + ` WHERE r.exp <= {clock}`),
+			ON CONFLICT (k) DO UPDATE SET v = EXCLUDED.v, exp = ` + expiry + ` WHERE r.exp <= {clock} RETURNING true`),
 		swap: n.fill(`UPDATE {value} SET v = $2, exp = ` + expiry + `
-			WHERE k = $1 AND v = $4 AND exp > {clock}`),
-		cut:    n.fill(`DELETE FROM {value} WHERE k = $1 AND v = $2 AND exp > {clock}`),
+			WHERE k = $1 AND v = $4 AND exp > {clock} RETURNING true`),
+		cut:    n.fill(`DELETE FROM {value} WHERE k = $1 AND v = $2 AND exp > {clock} RETURNING true`),
 		absent: n.fill(`SELECT NOT EXISTS (SELECT FROM {value} WHERE k = $1 AND exp > {clock})`),
 		del:    n.fill(`DELETE FROM {value} WHERE k = $1`),
 		touch: n.fill(`UPDATE {value} SET exp = CASE WHEN $2::bigint = 0 THEN {never} ELSE {clock} + $2::bigint END
-			WHERE k = $1 AND exp > {clock}`),
+			WHERE k = $1 AND exp > {clock} RETURNING true`),
 		scan: n.fill(`SELECT k FROM {value} WHERE k >= $1 AND k < $2 AND exp > {clock} ORDER BY k LIMIT $3`),
 
 		advance: n.fill(`SELECT value, granted, now, expires FROM {advance}($1::bytea, $2::boolean,
@@ -78,7 +78,7 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, ttl time.Dura
 	if err := check(key, value, ttl); err != nil {
 		return err
 	}
-	_, err := s.exec(ctx, "put", s.text.put, []byte(key), some(value), ttlArg(ttl))
+	err := s.exec(ctx, "put", s.text.put, []byte(key), some(value), ttlArg(ttl))
 	s.wrote(1)
 	return err
 }
@@ -96,11 +96,11 @@ func (s *Store) CompareAndSwap(ctx context.Context, key string, old, new []byte,
 	case old == nil && new == nil:
 		return s.isAbsent(ctx, k)
 	case old == nil:
-		swapped, err = s.exec(ctx, "compare and swap", s.text.add, k, new, ttlArg(ttl))
+		swapped, err = s.found(ctx, "compare and swap", s.text.add, k, new, ttlArg(ttl))
 	case new == nil:
-		swapped, err = s.exec(ctx, "compare and swap", s.text.cut, k, old)
+		swapped, err = s.found(ctx, "compare and swap", s.text.cut, k, old)
 	default:
-		swapped, err = s.exec(ctx, "compare and swap", s.text.swap, k, new, ttlArg(ttl), old)
+		swapped, err = s.found(ctx, "compare and swap", s.text.swap, k, new, ttlArg(ttl), old)
 	}
 	s.wrote(1)
 	return swapped, err
@@ -123,8 +123,7 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	if err := store.CheckKey(key); err != nil {
 		return err
 	}
-	_, err := s.exec(ctx, "delete", s.text.del, []byte(key))
-	return err
+	return s.exec(ctx, "delete", s.text.del, []byte(key))
 }
 
 // Touch implements [store.Toucher].
@@ -132,7 +131,7 @@ func (s *Store) Touch(ctx context.Context, key string, ttl time.Duration) (ok bo
 	if err := check(key, nil, ttl); err != nil {
 		return false, err
 	}
-	return s.exec(ctx, "touch", s.text.touch, []byte(key), ttlArg(ttl))
+	return s.found(ctx, "touch", s.text.touch, []byte(key), ttlArg(ttl))
 }
 
 // Scan implements [store.Scanner]. It reads a thousand keys at a time, in
@@ -212,22 +211,39 @@ func (s *Store) Keep() (store.Store, error) {
 	return s, nil
 }
 
-// exec runs a statement on one key, and reports whether it affected a row.
-func (s *Store) exec(ctx context.Context, what, text string, args ...any) (bool, error) {
+// exec runs a statement on one key.
+func (s *Store) exec(ctx context.Context, what, text string, args ...any) error {
+	ctx, cancel, err := s.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	if _, err := s.db.ExecContext(ctx, text, args...); err != nil {
+		return failed(ctx, what, err)
+	}
+	return nil
+}
+
+// found runs a statement that returns one row, true, if it did what it is for,
+// and none if it found nothing to do.
+//
+// It does not ask the statement's [sql.Result]. By then another goroutine may
+// have the connection, and RowsAffected waits for its statement to end, under
+// no deadline.
+func (s *Store) found(ctx context.Context, what, text string, args ...any) (did bool, err error) {
 	ctx, cancel, err := s.begin(ctx)
 	if err != nil {
 		return false, err
 	}
 	defer cancel()
-	res, err := s.db.ExecContext(ctx, text, args...)
+	err = s.db.QueryRowContext(ctx, text, args...).Scan(&did)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
 	if err != nil {
 		return false, failed(ctx, what, err)
 	}
-	n, err := res.RowsAffected()
-	if err != nil {
-		return false, failed(ctx, what, err)
-	}
-	return n > 0, nil
+	return did, nil
 }
 
 func check(key string, value []byte, ttl time.Duration) error {

@@ -31,6 +31,7 @@ type server struct {
 	intercept func(args []string) (reply any, err error, done bool)
 
 	mu      sync.Mutex
+	now     time.Time // of the command: to the server all of it is one instant
 	keys    map[string]entry
 	scripts map[string]string // hash → first line
 	log     [][]string
@@ -108,7 +109,7 @@ func (s *server) flushScripts() {
 
 func (s *server) get(key string) (entry, bool) {
 	e, ok := s.keys[key]
-	if ok && !e.expires.IsZero() && !time.Now().Before(e.expires) {
+	if ok && !e.expires.IsZero() && !s.now.Before(e.expires) {
 		delete(s.keys, key)
 		return entry{}, false
 	}
@@ -121,12 +122,13 @@ func (s *server) set(key, value string, ms int64) {
 	}
 	e := entry{value: value}
 	if ms > 0 {
-		e.expires = time.UnixMilli(time.Now().UnixMilli() + 1 + ms)
+		e.expires = time.UnixMilli(s.now.UnixMilli() + 1 + ms)
 	}
 	s.keys[key] = e
 }
 
 func (s *server) run(words []string) (any, error) {
+	s.now = time.Now()
 	switch words[0] {
 	case "MGET":
 		if e, ok := s.get(words[1]); ok {
@@ -216,8 +218,7 @@ func (s *server) script(words []string) (any, error) {
 
 // advance does what the script does by means of [store.Op.Apply].
 func (s *server) advance(keys, args []string) any {
-	t := time.Now()
-	now := t.UnixNano()
+	t, now := s.now, s.now.UnixNano()
 	all := len(args) > len(keys)
 	ops := make([]store.Op, len(keys))
 	ttls := make([]int64, len(keys))
