@@ -55,6 +55,8 @@ func TestConfigRejects(t *testing.T) {
 		{"name with a control character", cookies.Config[string]{Name: "a\x7f"}, "Name: is not a token"},
 		{"long name", cookies.Config[string]{Name: strings.Repeat("n", 1025)}, "Name: is longer than 1024 bytes (got 1025)"},
 		{"path with a semicolon", cookies.Config[string]{Path: "/a;b"}, "Path: must begin with a slash and be printable ASCII"},
+		{"path with a quotation mark", cookies.Config[string]{Path: `/a"`}, "Path: must begin with a slash and be printable ASCII without semicolons, quotation marks"},
+		{"path with a backslash", cookies.Config[string]{Path: `/a\b`}, "Path: must begin with a slash"},
 		{"path with a control character", cookies.Config[string]{Path: "/a\x1fb"}, "Path: must begin with a slash"},
 		{"path with a line break", cookies.Config[string]{Path: "/\r\nX: y"}, "Path: must begin with a slash"},
 		{"path that ends in a space", cookies.Config[string]{Path: "/a "}, "Path: must begin with a slash"},
@@ -164,6 +166,7 @@ func TestSuite(t *testing.T) {
 		"version that is a number":    {Version: "12", New: randomNonce},
 		"version e1":                  {Version: "e1", New: randomNonce},
 		"version s1":                  {Version: "s1", New: randomNonce},
+		"version kid":                 {Version: "kid", New: randomNonce}, // a key would begin with its public id
 		"key size that it cannot use": {Version: "x1", New: func([]byte) (cipher.AEAD, error) { return nil, errors.New("no") }},
 		"nonce of 12 bytes": {Version: "x1", New: func(key []byte) (cipher.AEAD, error) {
 			return shortNonce{}, nil

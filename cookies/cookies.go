@@ -112,8 +112,8 @@ func (c *core) tell(r *http.Request, o opened, err error) {
 }
 
 // Refresh writes the value of the request again, under the first key, where its
-// [Info] says NeedsRefresh and the response neither sets nor deletes the cookie
-// yet. It reports whether it did. The value expires when it would have, unless
+// [Info] says NeedsRefresh and the response neither sets nor deletes a cookie
+// of that name yet. It reports whether it did. The value expires when it would have, unless
 // [Config.Sliding] is set and half of its life is over. The error is that of
 // reading it, and nothing is written then.
 //
@@ -130,12 +130,8 @@ func (c *Cookie[T]) Refresh(w http.ResponseWriter, r *http.Request) (bool, error
 // refresh writes an opened value again if it is due and nothing else was
 // decided about the cookie.
 func (c *core) refresh(h http.Header, r *http.Request, o opened) bool {
-	if !o.slides && o.key.stage != fallback || c.parts[0].Pending(h) {
+	if !o.slides && o.key.stage != fallback || c.parts[0].Mentioned(h) {
 		return false
-	}
-	binding, err := c.binding(r)
-	if err != nil {
-		return false // it was read with one
 	}
 	s := getScratch()
 	defer s.free()
@@ -145,7 +141,7 @@ func (c *core) refresh(h http.Header, r *http.Request, o opened) bool {
 		o.issued, o.expires = now, now+c.maxAge
 	}
 	// A value that was read fits: its length does not depend on the key.
-	if c.seal(s, o.issued, o.expires, binding) != nil {
+	if c.seal(s, o.issued, o.expires, o.binding) != nil {
 		return false
 	}
 	c.put(h, r, s, max(1, o.expires-now))
@@ -250,6 +246,7 @@ func (c *core) find(r *http.Request) (opened, error) {
 	if one.key == nil {
 		return opened{}, failed
 	}
+	one.binding = binding
 	return one, nil
 }
 

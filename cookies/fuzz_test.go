@@ -85,6 +85,11 @@ func FuzzRoundTrip(f *testing.F) {
 	})
 }
 
+// maxCookies is how many cookies net/http reads from a request, counted by the
+// semicolons: where there are more it reads none. Get has no such limit, since it
+// allocates nothing for them.
+const maxCookies = 3000
+
 // Whatever stands in the Cookie fields, Get does not panic, and it finds the
 // value only where net/http finds it too: exactly once among different ones.
 func FuzzGet(f *testing.F) {
@@ -95,6 +100,8 @@ func FuzzGet(f *testing.F) {
 	f.Add("theme=3~VALUE; theme~1=; theme~2=", "")
 	f.Add(" theme = VALUE ;; ;=;theme", "\ttheme=VALUE\t")
 	f.Add(`theme="VALUE"`, "theme=2~; theme~1=VALUE")
+	f.Add(strings.Repeat(";", maxCookies-2)+"theme=VALUE", "")
+	f.Add(strings.Repeat(";", maxCookies-1)+"theme=VALUE", "")
 	f.Fuzz(func(t *testing.T, a, b string) {
 		r := &http.Request{Header: http.Header{"Cookie": {strings.ReplaceAll(a, "VALUE", text), strings.ReplaceAll(b, "VALUE", text)}}}
 		v, _, err := c.Get(r)
@@ -109,7 +116,8 @@ func FuzzGet(f *testing.F) {
 		seen := slices.ContainsFunc(r.CookiesNamed("theme"), func(c *http.Cookie) bool {
 			return c.Value == text || strings.Contains(c.Value, "~")
 		})
-		if v != "dark" || !seen {
+		many := strings.Count(strings.Join(r.Header["Cookie"], ";"), ";")+1 > maxCookies
+		if v != "dark" || !seen && !many {
 			t.Errorf("%q: read %q", r.Header["Cookie"], v)
 		}
 	})

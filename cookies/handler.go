@@ -15,7 +15,7 @@ import (
 //
 // A value whose [Info] says NeedsRefresh is written again with the response,
 // just before its header goes out, unless next has set or deleted the cookie
-// itself, or the response is one that a shared cache could keep. Where next has
+// itself, be it with http.SetCookie, or the response is one that a shared cache could keep. Where next has
 // not said who may keep it, the refreshed response gets Cache-Control: private.
 // What it may not refresh now it refreshes with a later response. After an
 // upgrade (Hijack) there is no header to put it in.

@@ -152,6 +152,11 @@ func TestHandlerRefreshes(t *testing.T) {
 	}
 }
 
+// byHand is the cookie as a handler writes it that knows nothing of the package.
+func byHand(text string, maxAge int) *http.Cookie {
+	return &http.Cookie{Name: "theme", Value: text, Path: "/", MaxAge: maxAge, Secure: true}
+}
+
 // What the handler decides about the cookie stands.
 func TestHandlerDecides(t *testing.T) {
 	old := sealed(t, cookies.Config[string]{Keys: keys(keyA)})
@@ -160,7 +165,10 @@ func TestHandlerDecides(t *testing.T) {
 	for name, next := range map[string]http.HandlerFunc{
 		"light": func(w http.ResponseWriter, r *http.Request) { c.Set(w, r, "light") },
 		"":      func(w http.ResponseWriter, r *http.Request) { c.Delete(w) },
+		"hand":  func(w http.ResponseWriter, r *http.Request) { http.SetCookie(w, byHand(encode(t, c, "hand", ""), 0)) },
+		" ":     func(w http.ResponseWriter, r *http.Request) { http.SetCookie(w, byHand("", -1)) },
 	} {
+		name = strings.TrimSpace(name)
 		w := httptest.NewRecorder()
 		c.Handler(next).ServeHTTP(w, r)
 		v, _, err := c.Get(browse(r, w))
@@ -190,6 +198,25 @@ func TestHandlerRefreshesWhatCame(t *testing.T) {
 	})).ServeHTTP(w, r)
 	if v, _, err := c.Get(browse(r, w)); string(v) != "dark" || err != nil {
 		t.Errorf("got %q, %v", v, err)
+	}
+}
+
+// And one that rewrites the request, of which it has the URL and the header, does
+// not bind the value to another tenant.
+func TestHandlerRefreshesAsBound(t *testing.T) {
+	tenant := func(r *http.Request) string { return r.URL.Path + r.Header.Get("X-Tenant") }
+	c := sealed(t, cookies.Config[string]{Keys: keys(keyB, keyA), Bind: tenant})
+	r := request("theme=" + encode(t, sealed(t, cookies.Config[string]{Bind: tenant}), "dark", "/acme"))
+	r.URL.Path = "/acme"
+	w := httptest.NewRecorder()
+	c.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.URL.Path = "/"
+		r.Header.Set("X-Tenant", "other")
+	})).ServeHTTP(w, r)
+	back := browse(r, w)
+	back.URL.Path = "/acme"
+	if v, info, err := c.Get(back); v != "dark" || err != nil || info.NeedsRefresh || len(w.Header()["Set-Cookie"]) != 1 {
+		t.Errorf("%q, %+v, %v", v, info, err)
 	}
 }
 

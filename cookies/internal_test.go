@@ -127,3 +127,22 @@ func TestFlags(t *testing.T) {
 		}
 	}
 }
+
+// What a pool keeps is no secret: neither the key of a message, nor what CMAC's
+// sub-key can be found from.
+func TestScratchIsCleared(t *testing.T) {
+	aead, err := newXAES(bytes.Repeat([]byte{1}, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		if _, err := aead.(*xaes).derive(make([]byte, xaesHalf)); err != nil {
+			t.Fatal(err)
+		}
+		s := xaesScratches.Get().(*xaesScratch)
+		if *s != (xaesScratch{}) {
+			t.Fatal("the scratch memory of a message is left as it was")
+		}
+		xaesScratches.Put(s)
+	}
+}

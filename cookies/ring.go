@@ -106,7 +106,7 @@ func newRing(name string, suite Suite, signed bool, keys, early [][]byte) (*ring
 
 func deriveKey(name string, suite Suite, signed bool, master []byte) (*key, error) {
 	label := "cookies/" + suite.Version
-	id, err := hkdf.Key(sha256.New, master, nil, "cookies/kid", idBytes)
+	id, err := hkdf.Key(sha256.New, master, nil, "cookies/"+versionKeyID, idBytes)
 	if err != nil {
 		return nil, fmt.Errorf("cookies: Keys: %w", err)
 	}

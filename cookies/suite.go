@@ -20,8 +20,8 @@ import (
 type Suite struct {
 	// Version is what values begin with: a lower-case letter and one to seven
 	// further letters and digits. It is part of the derivation of keys, so that
-	// suites never share one. e1 and s1 are this package's own, other versions
-	// with e or s and one digit are reserved for the kit.
+	// suites never share one. e1, s1 and kid are this package's own, other
+	// versions with e or s and one digit are reserved for the kit.
 	Version string
 
 	// New returns the cipher for a key of 32 bytes, which is derived from
@@ -29,14 +29,17 @@ type Suite struct {
 	// cipher must be safe for concurrent use, and its nonces fit for being
 	// chosen at random without counting messages: either NonceSize is 24 or
 	// more, and Seal is given that many random bytes, or it is 0, and
-	// Seal itself puts a random nonce in front, as that of
-	// [cipher.NewGCMWithRandomNonce] does.
+	// Seal itself puts a random nonce in front. That of
+	// [cipher.NewGCMWithRandomNonce] has this form, but its nonces are short: a
+	// key is good for 2^32 values, which nobody counts, so take it only where
+	// [Config.Keys] are changed long before that.
 	New func(key []byte) (cipher.AEAD, error)
 }
 
 const (
 	versionSealed = "e1"
 	versionSigned = "s1"
+	versionKeyID  = "kid" // of no suite: what is derived for it stands in every value
 
 	minNonce = 24
 )
@@ -48,7 +51,7 @@ func (s Suite) check() error {
 		return fmt.Errorf("cookies: Suite: has no New (got version %q)", s.Version)
 	case !version(s.Version):
 		return fmt.Errorf("cookies: Suite: Version must be a lower-case letter and one to seven further letters and digits (got %q)", s.Version)
-	case s.Version == versionSealed || s.Version == versionSigned:
+	case s.Version == versionSealed || s.Version == versionSigned || s.Version == versionKeyID:
 		return fmt.Errorf("cookies: Suite: Version belongs to package cookies (got %q)", s.Version)
 	}
 	return nil

@@ -67,7 +67,8 @@ type opened struct {
 	payload         []byte
 	issued, expires int64
 	key             *key
-	slides          bool // past half of its life, and Sliding is set
+	slides          bool   // past half of its life, and Sliding is set
+	binding         string // with which it was read from a request
 }
 
 func (o opened) info() Info {

@@ -46,8 +46,8 @@ func newXAES(key []byte) (cipher.AEAD, error) {
 }
 
 // xaesScratch is memory that a cipher.Block would make escape: one for a message
-// instead of one for a block. It holds a key of one message while in use and
-// zeros while in the pool.
+// instead of one for a block. While in use it holds the key of one message, and
+// the sub-key of CMAC mixed with what everybody knows; in the pool it holds zeros.
 type xaesScratch struct {
 	key [2 * aes.BlockSize]byte
 	in  [2 * aes.BlockSize]byte
@@ -73,7 +73,7 @@ func (x *xaes) derive(half []byte) (cipher.AEAD, error) {
 	s := xaesScratches.Get().(*xaesScratch)
 	x.messageKey(s, half)
 	block, err := aes.NewCipher(s.key[:])
-	clear(s.key[:])
+	*s = xaesScratch{}
 	xaesScratches.Put(s)
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"example.com/plainware/internal/cookieattr"
+	"example.com/plainware/internal/problem"
 )
 
 const (
@@ -14,6 +15,11 @@ const (
 	// the answer, and net/http may end the context of one that does.
 	commitTimeout = 5 * time.Second
 )
+
+// saving returns the context of a save in a request that has ctx.
+func saving(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+}
 
 // committer is a Session as the owner of its response's writer.
 type committer[T any] Session[T]
@@ -30,6 +36,11 @@ func (c *committer[T]) BeforeCommit(status int) error {
 	// What the handler wanted to say of a session that it has not got.
 	delete(h, "Set-Cookie")
 	delete(h, "Location")
+	// Who may keep the page was said of the page, and so was what it consists
+	// of. The targeted fields would overrule the no-store of an error.
+	delete(h, "Cache-Control")
+	untarget(h)
+	problem.DeleteRepresentation(h)
 	if s.r.ProtoMajor == 1 && s.r.Body != nil && s.r.Body != http.NoBody && s.r.ContentLength != 0 {
 		h["Connection"] = []string{"close"} // the body may not have been read
 	}
@@ -66,6 +77,7 @@ func (s *Session[T]) commit(status int) error {
 // takes, or "".
 func (v *visit[T]) settle(ctx context.Context, rotates bool) (string, error) {
 	now := time.Now()
+	reads := len(v.ops) == 0
 	if rotates && v.due(now) {
 		if err := v.apply(rotate[T]); err != nil {
 			return "", err
@@ -74,11 +86,15 @@ func (v *visit[T]) settle(ctx context.Context, rotates bool) (string, error) {
 	if len(v.ops) == 0 && (v.base == nil || !v.m.stale(&v.base.rec, now)) {
 		return "", nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+	ctx, cancel := saving(ctx)
 	defer cancel()
 	ended := v.view.fate == dropped
 	id, err := v.save(ctx, now)
 	switch {
+	case err != nil && reads:
+		// A use or a new id that cannot be written is no reason to refuse a request
+		// that only reads. The next one tries again.
+		v.unused(ctx, err)
 	case err != nil:
 		return "", err
 	case id != "":

@@ -332,6 +332,10 @@ func TestStoreFailsOnSave(t *testing.T) {
 					})
 					start := time.Now()
 					res := b.send(func(w http.ResponseWriter, r *http.Request, s *session.Session[cart]) {
+						w.Header().Set("Cache-Control", "public, max-age=3600")
+						w.Header().Set("CDN-Cache-Control", "max-age=3600")
+						w.Header().Set("Surrogate-Control", "max-age=3600")
+						w.Header().Set("Expires", "Fri, 01 Jan 2100 00:00:00 GMT")
 						must(t, do(s))
 						if _, err := io.WriteString(w, "secret"); !errors.Is(err, session.ErrUnavailable) {
 							t.Errorf("Write: %v", err)
@@ -341,6 +345,10 @@ func TestStoreFailsOnSave(t *testing.T) {
 						}
 					})
 					wantProblem(t, res, 503, "session_unavailable")
+					h := res.Header
+					if h.Get("Cache-Control") != "no-store" || h["Cdn-Cache-Control"] != nil || h["Surrogate-Control"] != nil || h["Expires"] != nil {
+						t.Errorf("a cache could keep the error: %v", h)
+					}
 					if took := time.Since(start); took > 5*time.Second {
 						t.Errorf("took %v", took)
 					}
@@ -368,6 +376,54 @@ func TestStoreFailsOnTouch(t *testing.T) {
 			t.Errorf("%d writes", writes)
 		}
 	})
+}
+
+// And neither is a new id that RotateEvery wants and that cannot be written, in
+// whichever of its two steps; the next request tries again.
+func TestStoreFailsOnRotateEvery(t *testing.T) {
+	for _, step := range []int{1, 2} {
+		synctest.Test(t, func(t *testing.T) {
+			st := newStore(t)
+			log, logger := newLog()
+			b := newBrowser(t, newManager(t, session.Config[cart]{Store: st, Logger: logger, RotateEvery: 10 * time.Minute}))
+			b.login("ann")
+			b.add("pen")
+			old := b.cookie
+			time.Sleep(10 * time.Minute)
+			writes := 0
+			st.inject(func(c storetest.Call) storetest.Fault {
+				if c.Method == "CompareAndSwap" {
+					if writes++; writes == step {
+						return storetest.Fault{Before: errDown}
+					}
+				}
+				return storetest.Fault{}
+			})
+			res := b.send(func(w http.ResponseWriter, r *http.Request, s *session.Session[cart]) {
+				if got := read(t, s); got.user != "ann" {
+					t.Errorf("session %+v", got)
+				}
+				io.WriteString(w, "hello, ann")
+				must(t, s.Update(func(c *cart) error { c.Theme = "dark"; return nil })) // of a stream
+			})
+			if body, _ := io.ReadAll(res.Body); res.StatusCode != 200 || string(body) != "hello, ann" || writes == 0 {
+				t.Errorf("step %d: %s %q", step, res.Status, body)
+			}
+			if b.cookie != old || !strings.Contains(log.String(), "could not be written") {
+				t.Errorf("step %d: a new id %v, log %q", step, b.cookie != old, log)
+			}
+			st.inject(nil)
+			b.wantItems("pen")
+			if got := b.load(); b.cookie == old || got.Theme != "dark" {
+				t.Errorf("step %d: the next request has a new id %v, and %+v", step, b.cookie != old, got)
+			}
+
+			// A request that does something is refused all the same.
+			time.Sleep(10 * time.Minute)
+			st.fail("CompareAndSwap")
+			wantProblem(t, b.add("ink"), 503, "session_unavailable")
+		})
+	}
 }
 
 // An ErrorHandler of one's own answers in place of the handler.
@@ -398,6 +454,50 @@ func TestErrorHandler(t *testing.T) {
 	})
 	if !ok || e.HTTPStatus() != 503 || e.Code() != "session_unavailable" {
 		t.Errorf("error %v", got)
+	}
+}
+
+// What the handler has said of its page is not said of the ErrorHandler's, which
+// may know nothing of it.
+func TestErrorHandlerHeader(t *testing.T) {
+	for _, p := range memnet.Protos() {
+		synctest.Test(t, func(t *testing.T) {
+			st := newStore(t)
+			m := newManager(t, session.Config[cart]{Store: st, ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				if _, err := io.WriteString(w, "down for a moment"); err != nil {
+					t.Error(err)
+				}
+			}})
+			srv := memnet.Serve(t, p, &http.Server{Handler: m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				for name, value := range map[string]string{
+					"Content-Length": "6", "Content-Encoding": "br", "Content-Type": "image/png", "Content-Language": "de",
+					"Content-Range": "bytes 0-5/9", "Content-Location": "/de", "Content-Disposition": "attachment",
+					"Accept-Ranges": "bytes", "ETag": `"1"`, "Last-Modified": "Fri, 01 Jan 2010 00:00:00 GMT",
+					"Expires": "Fri, 01 Jan 2100 00:00:00 GMT", "Trailer": "X-Sum", "X-Kept": "yes",
+				} {
+					w.Header().Set(name, value)
+				}
+				must(t, m.MustFrom(r.Context()).Login("ann"))
+				io.WriteString(w, "secret")
+			}))})
+			st.fail("CompareAndSwap")
+			res, err := srv.Client.Get(srv.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(res.Body)
+			res.Body.Close()
+			if err != nil || string(body) != "down for a moment" {
+				t.Errorf("%v: %q, %v", p, body, err)
+			}
+			for _, name := range []string{"Content-Length", "Content-Type", "Date", "X-Kept", "Vary"} {
+				delete(res.Header, name) // by net/http for the new body, or none of the page's
+			}
+			if len(res.Header) != 0 || len(res.Trailer) != 0 {
+				t.Errorf("%v: header %v, trailer %v", p, res.Header, res.Trailer)
+			}
+		})
 	}
 }
 
@@ -462,6 +562,11 @@ func TestPanic(t *testing.T) {
 	}
 }
 
+// targeted are fields that some caches obey in place of Cache-Control.
+var targeted = []string{
+	"CDN-Cache-Control", "Surrogate-Control", "Cloudflare-CDN-Cache-Control", "Vercel-CDN-Cache-Control",
+}
+
 // cookies 36: a response that sets or deletes a session cookie is not publicly
 // cacheable.
 func TestNotCacheable(t *testing.T) {
@@ -490,11 +595,17 @@ func TestNotCacheable(t *testing.T) {
 				if c.set == nil {
 					delete(w.Header(), "Cache-Control")
 				}
-				w.Header().Set("CDN-Cache-Control", "max-age=600")
-				w.Header().Set("Surrogate-Control", "max-age=600")
+				for _, name := range targeted {
+					w.Header().Set(name, "max-age=600")
+				}
 			})
-			if got := res.Header["Cache-Control"]; !slices.Equal(got, c.want) || res.Header["Cdn-Cache-Control"] != nil || res.Header["Surrogate-Control"] != nil {
+			if got := res.Header["Cache-Control"]; !slices.Equal(got, c.want) {
 				t.Errorf("%s, %s: header %v, want Cache-Control %q", c.name, name, res.Header, c.want)
+			}
+			for _, name := range targeted {
+				if res.Header.Get(name) != "" {
+					t.Errorf("%s, %s: %s is left", c.name, name, name)
+				}
 			}
 			if n := len(res.Header["Set-Cookie"]); n != 1 {
 				t.Errorf("%s, %s: %d cookies", c.name, name, n)

@@ -3,6 +3,7 @@ package session_test
 import (
 	"errors"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -273,4 +274,87 @@ func TestConflict(t *testing.T) {
 			t.Errorf("%d values in the store", n)
 		}
 	})
+}
+
+// A function that panics on what others have left takes its change with it, also
+// where the handler of a stream goes on: what others have done is not undone.
+func TestUpdatePanicsOnWhatOthersLeft(t *testing.T) {
+	for name, begin := range map[string]func(http.ResponseWriter) error{
+		"before the response": func(http.ResponseWriter) error { return nil },
+		"in a stream":         func(w http.ResponseWriter) error { return http.NewResponseController(w).Flush() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBrowser(t, newManager(t, session.Config[cart]{}))
+			b.add("pen")
+			other := b.with(b.cookie)
+			b.send(func(w http.ResponseWriter, r *http.Request, s *session.Session[cart]) {
+				read(t, s)
+				must(t, begin(w))
+				other.send(func(w http.ResponseWriter, r *http.Request, s *session.Session[cart]) {
+					must(t, s.Update(func(c *cart) error { c.Items, c.Theme = nil, "dark"; return nil }))
+				})
+				func() {
+					defer func() {
+						if recover() == nil {
+							t.Error("no panic")
+						}
+					}()
+					must(t, s.Update(func(c *cart) error { c.Items[0] = "ink"; return nil }))
+					must(t, http.NewResponseController(w).Flush())
+				}()
+				must(t, s.Update(func(c *cart) error { c.Count++; return nil }))
+			})
+			if got := b.load(); got.Theme != "dark" || len(got.Items) != 0 || got.Count != 1 {
+				t.Errorf("session %+v", got)
+			}
+		})
+	}
+}
+
+// Nor is anything left under the new id that such a request would have given out.
+func TestConflictLeavesNothing(t *testing.T) {
+	st := newStore(t)
+	b := newBrowser(t, newManager(t, session.Config[cart]{Store: st}))
+	b.add("pen")
+	res := b.with(b.cookie).during(func(w http.ResponseWriter, r *http.Request, s *session.Session[cart]) {
+		must(t, s.Update(func(c *cart) error {
+			if len(c.Items) > 1 {
+				return errors.New("sold out")
+			}
+			c.Theme = "bought"
+			return nil
+		}))
+		must(t, s.Rotate())
+	}, func() { b.add("ink") })
+	wantProblem(t, res, 409, "session_conflict")
+	if n := len(st.dump(t)); n != 1 {
+		t.Errorf("%d values in the store, want the session", n)
+	}
+}
+
+// Nor under that of a Login whose second try the store does not let through.
+func TestLoginFailsLate(t *testing.T) {
+	st := newStore(t)
+	b := newBrowser(t, newManager(t, session.Config[cart]{Store: st}))
+	b.add("pen")
+	marks := 0
+	res := b.with(b.cookie).during(func(w http.ResponseWriter, r *http.Request, s *session.Session[cart]) {
+		must(t, s.Login("ann"))
+	}, func() {
+		b.add("ink")
+		st.inject(func(c storetest.Call) storetest.Fault {
+			if strings.Contains(c.Key, "/user/") {
+				if marks++; marks == 2 {
+					return storetest.Fault{Before: errDown}
+				}
+			}
+			return storetest.Fault{}
+		})
+	})
+	st.inject(nil)
+	wantProblem(t, res, 503, "session_unavailable")
+	if n := len(st.dump(t)); n != 1 {
+		t.Errorf("%d values in the store, want the session", n)
+	}
+	b.wantItems("pen", "ink")
 }

@@ -28,6 +28,10 @@ const (
 	maxGrace   = time.Hour
 	maxName    = 64
 	minTimeout = time.Second
+
+	// maxIDs is how many ids RotateEvery may give a session while the old ones
+	// are remembered. To follow them all takes a read for each.
+	maxIDs = 10_000
 )
 
 // Config configures a [Manager] of sessions that hold a T.
@@ -36,8 +40,14 @@ type Config[T any] struct {
 	// [store.Keep] says, unless NoRevokeUser is set: the marks of
 	// [Manager.RevokeUser] are kept, so that no eviction and no power loss can
 	// bring a revoked session back, and what Logout, Login and RevokeUser
-	// delete is deleted at the same durability. The sessions themselves are
-	// ordinary values: losing one logs somebody out.
+	// delete is deleted at the same durability. The sessions themselves, and
+	// what leads from an old id to the new one, are ordinary values: losing a
+	// session logs somebody out. After the loss of an old id a request that had
+	// come with it before the Rotate takes the session for ended, so that its
+	// Logout returns nil and ends nothing, and DestroyOnReuse does not notice
+	// who uses it: give Store room for all of them. A read ends with the
+	// request's context and has no other limit, so put a timeout outside; a
+	// save is given 5 s, whether or not the request has ended.
 	Store store.Store
 
 	// Name sets these sessions apart from others in the same Store. Processes
@@ -49,30 +59,41 @@ type Config[T any] struct {
 	// negative is no limit, and otherwise it is between 1 s and 400 days. The
 	// last use is written when Idle/10 has passed since it was last written,
 	// so a session ends between 0.9 and 1.0 Idle after its last use. A request
-	// uses its session by calling a method of it.
+	// uses its session by calling a method of it. A changed Idle is in effect
+	// for a session once its last use has been written again.
 	Idle time.Duration
 
 	// Absolute is how long a session lives from its beginning, or from its
 	// last Login, however much it is used. Zero is 24 hours, negative is no
 	// limit, unless Idle is negative too, and otherwise it is between 1 s and
 	// 400 days. Lowering it is in effect at once. When raising it, give all
-	// processes the new value before the next RevokeUser counts on it.
+	// processes the new value before the next RevokeUser counts on it. Raised
+	// again soon after it was lowered, it brings back sessions from before, also
+	// those that RevokeUser has ended in between.
 	Absolute time.Duration
 
 	// Grace is how long the old id goes on working after Rotate, for requests
 	// that were on their way. Zero is 10 s, negative is none, and the most is
-	// an hour. Login has no grace, ever.
+	// an hour. Login has no grace, ever. It is judged by the clock of the
+	// process that gets the request.
 	Grace time.Duration
 
 	// RotateEvery gives a session a new id, as Rotate does, in the first
 	// response after its id has reached this age. Zero and negative are
-	// never. It must be longer than Grace.
+	// never. Old ids are remembered for up to a day, as [Session.Rotate] says,
+	// and with DestroyOnReuse until Absolute: a busy session has as many in
+	// Store as RotateEvery fits into that, so it must be at least 1/10000 of it,
+	// 8.64 s for a day, and longer than Grace.
 	RotateEvery time.Duration
 
 	// DestroyOnReuse ends a session when one of its old ids is used after
 	// Grace: either it was stolen, or the thief has the new one. A browser
 	// that lost the answer with its new id is logged out by that as well. It
-	// needs an Absolute, for which old ids are remembered.
+	// needs an Absolute, until which old ids are remembered, for up to 400
+	// days. The request that brings one is answered after a read and a deletion
+	// for each id that the session has had since, at most 10625: beyond that,
+	// which takes a handler that calls Rotate without measure, its answer is a
+	// 503, and the session goes on.
 	DestroyOnReuse bool
 
 	// Codec turns values into bytes and back. Nil is [cookies.JSON]. A change
@@ -172,6 +193,13 @@ func (c *Config[T]) fill() (*cookieattr.Cookie, error) {
 	c.RotateEvery = max(c.RotateEvery, 0)
 	if c.RotateEvery != 0 && c.RotateEvery <= c.Grace {
 		wrong("RotateEvery", "must be longer than Grace, %v (got %v)", c.Grace, c.RotateEvery)
+	}
+	remembered := maxForward
+	if c.Absolute > 0 && (c.DestroyOnReuse || c.Absolute < maxForward) {
+		remembered = c.Absolute
+	}
+	if least := remembered / maxIDs; c.RotateEvery != 0 && c.RotateEvery < least {
+		wrong("RotateEvery", "must be at least 1/%d of the %v for which old ids are remembered, %v (got %v)", maxIDs, remembered, least, c.RotateEvery)
 	}
 	if c.DestroyOnReuse && c.Absolute == 0 {
 		wrong("DestroyOnReuse", "needs an Absolute (got true)")

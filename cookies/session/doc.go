@@ -34,7 +34,8 @@
 // response is sent: on the first Write, WriteHeader, Flush, ReadFrom or Hijack,
 // or when the handler returns. Informational responses (103 Early Hints) come
 // before that. If the save fails, the client gets the error and nothing of what
-// the handler sends. After a panic nothing is saved.
+// the handler sends. After a panic nothing is saved, unless what recovers from it
+// stands inside and answers as a handler does.
 //
 // A store that fails is not an empty store: the request is answered with 503,
 // and never goes on as if nobody were logged in.
@@ -47,7 +48,8 @@
 // response cannot know whether another one has set a newer cookie by the time
 // it arrives.
 //
-// A response whose handler called a method of its session has Vary: Cookie.
+// A response has Vary: Cookie if a method of its session was called before it
+// began.
 // One that sets a cookie has Cache-Control: no-store besides, unless the handler
 // has set no-store or private itself.
 //
@@ -72,5 +74,7 @@
 // read, and no Vary. One that does: one read, and another one for the mark of
 // RevokeUser if somebody is logged in. Within Idle/10 of the last use that was
 // written a request that changes nothing writes nothing. An Update is one
-// write, Login and Rotate two. No goroutines, no state in the process.
+// write, Login and Rotate two; an id that Rotate has replaced takes some 200
+// bytes of the store for up to a day, and with DestroyOnReuse until Absolute. No
+// goroutines, no state in the process.
 package session

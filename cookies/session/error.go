@@ -17,13 +17,17 @@ var (
 	}
 
 	// ErrConflict says that other requests kept changing the session, or that
-	// a function given to Update, called again on what they had left, failed.
+	// a function given to Update, called again on what they had left, failed,
+	// or that they have left a value that Codec cannot read, or that the request
+	// has held the session for over a day in which it got another id, or over too
+	// many ids, so that it can no longer be told whether it lives.
 	// It is answered with 409.
 	ErrConflict error = &refusal{
 		"session: changed by other requests", "session_conflict", "The session was changed by another request.", http.StatusConflict,
 	}
 
-	// ErrTooLarge says that a value has more bytes than Config.MaxSize.
+	// ErrTooLarge says that a value has more bytes than Config.MaxSize, or than
+	// Config.Store takes.
 	ErrTooLarge error = &refusal{
 		"session: the value is too large", "session_too_large", "", http.StatusInternalServerError,
 	}

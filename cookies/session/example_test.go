@@ -17,7 +17,8 @@ import (
 
 // Shop is what the sessions of the examples hold.
 type Shop struct {
-	Cart []string `json:"cart"`
+	Cart  []string `json:"cart"`
+	Flash []string `json:"flash,omitempty"`
 }
 
 func newShop(c session.Config[Shop]) *session.Manager[Shop] {
@@ -181,6 +182,46 @@ func ExampleSession_Update() {
 	// 200
 	// 200
 	// 409 the cart is full
+}
+
+// Messages that are shown once. Who has no session has none, and gets no session
+// for asking.
+func ExampleSession_Exists() {
+	sess := newShop(session.Config[Shop]{})
+	mux := http.NewServeMux()
+	mux.HandleFunc("/add", func(w http.ResponseWriter, r *http.Request) {
+		sess.MustFrom(r.Context()).Update(func(s *Shop) error {
+			s.Flash = append(s.Flash, "It is in your cart.")
+			return nil
+		})
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		s := sess.MustFrom(r.Context())
+		if exists, err := s.Exists(); err != nil || !exists {
+			return
+		}
+		var messages []string
+		err := s.Update(func(s *Shop) error {
+			messages, s.Flash = s.Flash, nil // set and not added to: it may be called again
+			return nil
+		})
+		if err == nil {
+			fmt.Fprintf(w, "%q", messages)
+		}
+	})
+	h := sess.Handler(mux)
+	get := client(h)
+	get("/add")
+	fmt.Println(get("/"))
+	fmt.Println(get("/"))
+
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	fmt.Println(w.Header()["Set-Cookie"])
+	// Output:
+	// 200 ["It is in your cart."]
+	// 200 []
+	// []
 }
 
 // A page for those who are logged in. An outage of the store is neither of the

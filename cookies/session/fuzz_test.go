@@ -3,6 +3,7 @@ package session_test
 import (
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"example.com/plainware/cookies/session"
@@ -19,6 +20,8 @@ func FuzzCookie(f *testing.F) {
 	f.Add(valid+"; "+valid, "a=b")
 	f.Add("x=1;"+valid[:len(valid)-1], valid[:len(valid)-2]+"\n"+valid[len(valid)-1:])
 	f.Add(`__Host-Http-sid="`+b.id()+`"`, valid+";")
+	f.Add(strings.Repeat(";", 2998)+valid, "")
+	f.Add(strings.Repeat(";", 2999)+valid, "")
 	f.Fuzz(func(t *testing.T, a, c string) {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Header["Cookie"] = []string{a, c}
@@ -32,7 +35,10 @@ func FuzzCookie(f *testing.F) {
 		for _, v := range r.CookiesNamed(session.DefaultCookie) {
 			has = has || v.Value == b.id() && !v.Quoted
 		}
-		if got.exists && !has || got.exists != (got.user == "ann") {
+		// Where it counts more than 3000 cookies it reads none: its limit is
+		// for what it allocates, and the session allocates nothing for them.
+		many := strings.Count(a+";"+c, ";")+1 > 3000
+		if got.exists && !has && !many || got.exists != (got.user == "ann") {
 			t.Errorf("session %+v from %q", got, r.Header["Cookie"])
 		}
 	})

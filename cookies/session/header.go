@@ -17,17 +17,22 @@ func addVary(h http.Header) {
 	h["Vary"] = append(slices.Clip(h["Vary"]), "Cookie")
 }
 
-// targeted are the fields that shared caches obey in place of Cache-Control
-// (RFC 9213, and the one of which it is the successor).
-var targeted = [...]string{"Cdn-Cache-Control", "Surrogate-Control"}
+// untarget deletes the fields that shared caches obey in place of Cache-Control
+// (RFC 9213, and the one of which it is the successor). Each operator has one of
+// its own, and all their names end alike.
+func untarget(h http.Header) {
+	for name := range h {
+		if name == "Surrogate-Control" || strings.HasSuffix(name, "-Cache-Control") {
+			delete(h, name)
+		}
+	}
+}
 
 // keepPrivate keeps a response with a cookie for one person out of shared
 // caches (RFC 9111 section 7.3). What the handler has said is left if it does
 // that already; a private with field names does not.
 func keepPrivate(h http.Header) {
-	for _, name := range targeted {
-		delete(h, name)
-	}
+	untarget(h)
 	for d := range members(h["Cache-Control"]) {
 		if strings.EqualFold(d, "no-store") || strings.EqualFold(d, "private") {
 			return

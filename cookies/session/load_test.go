@@ -97,12 +97,197 @@ func TestUndecodable(t *testing.T) {
 			t.Errorf("Load: %d, %v", n, err)
 		}
 	})).ServeHTTP(w, r)
-	if w.Code != 200 || !strings.Contains(log.String(), "Codec cannot read") || strings.Contains(log.String(), b.id()) || strings.Contains(log.String(), "secret") {
+	if w.Code != 200 || w.Header()["Set-Cookie"] != nil || !strings.Contains(log.String(), "Codec cannot read") || strings.Contains(log.String(), b.id()) || strings.Contains(log.String(), "secret") {
 		t.Errorf("%d, log %s", w.Code, log)
 	}
 	if got := b.load(); got.Theme != "secret" {
 		t.Errorf("the program that wrote it sees %+v", got)
 	}
+}
+
+// An Update makes a new session of nobody beside it.
+func TestUpdateUndecodable(t *testing.T) {
+	st := newStore(t)
+	b := newBrowser(t, newManager(t, session.Config[cart]{Store: st}))
+	b.login("ann")
+	b.add("pen")
+	numbers, err := session.New(session.Config[int]{Store: st, Name: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequest("POST", "/", nil)
+	r.Header.Set("Cookie", b.cookie)
+	w := httptest.NewRecorder()
+	numbers.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := numbers.MustFrom(r.Context())
+		must(t, s.Update(func(n *int) error { *n++; return nil }))
+		if user, err := s.UserID(); user != "" || err != nil {
+			t.Errorf("UserID: %q, %v", user, err)
+		}
+	})).ServeHTTP(w, r)
+	if c := w.Header().Get("Set-Cookie"); c == "" || strings.Contains(c, b.id()) {
+		t.Errorf("Set-Cookie %q", c)
+	}
+	b.wantItems("pen")
+}
+
+// Such a session is of the person who has the cookie all the same: Logout ends it,
+// and Login replaces it.
+func TestEndUndecodable(t *testing.T) {
+	for name, do := range map[string]func(http.ResponseWriter, *session.Session[int]) error{
+		"logout": func(w http.ResponseWriter, s *session.Session[int]) error { return s.Logout() },
+		"login":  func(w http.ResponseWriter, s *session.Session[int]) error { return s.Login("ann") },
+		"logout in a stream": func(w http.ResponseWriter, s *session.Session[int]) error {
+			_, err := s.Exists()
+			return errors.Join(err, http.NewResponseController(w).Flush(), s.Logout())
+		},
+	} {
+		st := newStore(t)
+		b := newBrowser(t, newManager(t, session.Config[cart]{Store: st}))
+		b.login("ann")
+		b.add("pen")
+		numbers, err := session.New(session.Config[int]{Store: st, Name: "test"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, alias := range []bool{true, false} {
+			old := b.with(b.cookie)
+			if alias {
+				b.rotate()
+			}
+			r := httptest.NewRequest("POST", "/", nil)
+			r.Header.Set("Cookie", old.cookie)
+			w := httptest.NewRecorder()
+			numbers.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				must(t, do(w, numbers.MustFrom(r.Context())))
+			})).ServeHTTP(w, r)
+			if w.Code != 200 {
+				t.Errorf("%s: status %d", name, w.Code)
+			}
+			b.wantNone()
+			b.login("ann")
+			b.add("pen")
+		}
+	}
+}
+
+// One that another program has taken over while a request had it is not one that
+// has ended: what the request changed is no secret loss, and its Logout ends it.
+func TestUndecodableMeanwhile(t *testing.T) {
+	for name, c := range map[string]struct {
+		do     func(*session.Session[cart]) error
+		status int
+		left   bool
+	}{
+		"update": {func(s *session.Session[cart]) error { return s.Update(func(c *cart) error { c.Count++; return nil }) }, 409, true},
+		"rotate": {(*session.Session[cart]).Rotate, 409, true},
+		"login":  {func(s *session.Session[cart]) error { return s.Login("ann") }, 200, false},
+		"logout": {(*session.Session[cart]).Logout, 200, false},
+	} {
+		st := newStore(t)
+		numbers, err := session.New(session.Config[int]{Store: st, Name: "test"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := newBrowser(t, newManager(t, session.Config[cart]{Store: st}))
+		b.login("ann")
+		number := func(f func(s *session.Session[int])) {
+			r := httptest.NewRequest("POST", "/", nil)
+			r.Header.Set("Cookie", b.cookie)
+			numbers.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				f(numbers.MustFrom(r.Context()))
+			})).ServeHTTP(httptest.NewRecorder(), r)
+		}
+		other := b.with(b.cookie)
+		res := other.during(func(w http.ResponseWriter, r *http.Request, s *session.Session[cart]) { must(t, c.do(s)) }, func() {
+			number(func(s *session.Session[int]) { must(t, s.Update(func(n *int) error { *n = 7; return nil })) })
+		})
+		if res.StatusCode != c.status {
+			t.Errorf("%s: %s", name, res.Status)
+		}
+		left := false
+		number(func(s *session.Session[int]) {
+			var err error
+			left, err = s.Exists()
+			must(t, err)
+		})
+		if left != c.left {
+			t.Errorf("%s: the session is there: %v", name, left)
+		}
+		if got := other.load(); name == "login" && got.user != "ann" {
+			t.Errorf("%s: session %+v", name, got)
+		}
+		want := 1 // it, or that of the login
+		if name == "logout" {
+			want = 0
+		}
+		if n := len(st.dump(t)); n != want {
+			t.Errorf("%s: %d values in the store, want %d", name, n, want)
+		}
+	}
+}
+
+// cookies 21: of two live sessions neither is believed, but who logs out, or in,
+// has both cookies and wants neither: all are ended, and those of others are not.
+func TestEndDuplicates(t *testing.T) {
+	for name, do := range map[string]func(*browser) *http.Response{
+		"logout": (*browser).logout,
+		"login":  func(b *browser) *http.Response { return b.login("cid") },
+		"logout in a stream": func(b *browser) *http.Response {
+			return b.send(func(w http.ResponseWriter, r *http.Request, s *session.Session[cart]) {
+				read(t, s)
+				must(t, http.NewResponseController(w).Flush())
+				must(t, s.Logout())
+			})
+		},
+	} {
+		for _, n := range []int{2, 3, 4} {
+			m := newManager(t, session.Config[cart]{Insecure: true, Grace: -1})
+			var live []*browser
+			all := ""
+			for range n {
+				b := newBrowser(t, m)
+				b.login("ann")
+				live = append(live, b)
+				all += b.cookie + "; "
+			}
+			// An old id whose grace is over gives nobody power over its session.
+			bob := newBrowser(t, m)
+			bob.login("bob")
+			if n < 4 {
+				all += bob.cookie
+				bob.rotate()
+			}
+			if res := do(live[0].with(all)); res.StatusCode != 200 {
+				t.Errorf("%s of %d: %s", name, n, res.Status)
+			}
+			for _, b := range live {
+				b.wantNone()
+			}
+			if got := bob.load(); got.user != "bob" {
+				t.Errorf("%s of %d: somebody else has %+v", name, n, got)
+			}
+		}
+	}
+
+	// Of too many cookies, the first four.
+	m := newManager(t, session.Config[cart]{Insecure: true})
+	b := newBrowser(t, m)
+	b.login("ann")
+	b.with("sid=1; sid=2; sid=3; " + b.cookie + "; sid=4; sid=5").logout()
+	b.wantNone()
+
+	// A store that fails is no success.
+	st := newStore(t)
+	m = newManager(t, session.Config[cart]{Insecure: true, Store: st})
+	ann, bob := newBrowser(t, m), newBrowser(t, m)
+	ann.login("ann")
+	bob.login("bob")
+	res := ann.with(ann.cookie + "; " + bob.cookie).send(func(w http.ResponseWriter, r *http.Request, s *session.Session[cart]) {
+		must(t, s.Logout())
+		st.fail("CompareAndSwap")
+	})
+	wantProblem(t, res, 503, "session_unavailable")
 }
 
 // Bytes of one's own, of which the handler may do what it likes.

@@ -43,7 +43,7 @@ type record struct {
 
 // alias stands where a record stood until it got a new id.
 type alias struct {
-	useBy int64 // until when it leads requests on; 0 for as long as it is there
+	useBy int64 // until when it leads requests on
 	next  [sha256.Size]byte
 }
 
@@ -95,7 +95,7 @@ func decodeAlias(b []byte) (a alias, ok bool) {
 }
 
 // leads reports whether a request that comes with the old id gets the session.
-func (a *alias) leads(now time.Time) bool { return a.useBy == 0 || now.UnixNano() < a.useBy }
+func (a *alias) leads(now time.Time) bool { return now.UnixNano() < a.useBy }
 
 // Ids are 32 random bytes. In the cookie they are base64url, in the store they
 // are only known by their hash.

@@ -105,3 +105,31 @@ func TestTTL(t *testing.T) {
 		}
 	}
 }
+
+// An old id is remembered for a day, or for as long as there can be the session;
+// where its reuse ends that, always so long. And it is never gone before a save
+// under way has ended, whatever two clocks say of Absolute.
+func TestForward(t *testing.T) {
+	const day = 24 * time.Hour
+	now := time.Unix(1_000_000, 0)
+	for _, c := range []struct {
+		absolute, age time.Duration
+		destroy       bool
+		want          time.Duration
+	}{
+		{0, 0, false, day},
+		{10 * day, day, false, day},
+		{10 * day, day, true, 9 * day},
+		{day, 23 * time.Hour, false, time.Hour},
+		{day, 23 * time.Hour, true, time.Hour},
+		{day, day - time.Second, false, 10 * time.Second},
+		{day, day - time.Second, true, 10 * time.Second},
+		{day, 2 * day, false, 10 * time.Second},
+	} {
+		m := &Manager[int]{idle: time.Minute, absolute: c.absolute, grace: time.Second, destroy: c.destroy}
+		a, ttl := m.forward(&record{created: now.Add(-c.age).UnixNano()}, now)
+		if ttl != c.want || a.useBy != now.Add(time.Second).UnixNano() {
+			t.Errorf("%+v: for %v, to be used by %v", c, ttl, time.Unix(0, a.useBy))
+		}
+	}
+}

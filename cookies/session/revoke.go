@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// A mark is a number under a user's key, 0 if there is none, which only grows.
-// Login writes the mark as it is into the session, and a session is valid as
-// long as the mark is no greater. No clock decides: a mark is in nanoseconds
-// since 1970 only so that it is greater than any that has expired.
+// A mark is a number under a user's key, 0 if there is none. Login writes the
+// mark as it is into the session, and a session is valid as long as there is no
+// other one. No clock decides: a mark is in nanoseconds since 1970 only so that
+// it is none of those that have expired.
 
 // markMargin is how much longer than Absolute a mark is kept.
 const markMargin = time.Hour
@@ -35,7 +35,8 @@ func (m *Manager[T]) mark(ctx context.Context, user string) (uint64, error) {
 // RevokeUser ends all sessions of a user: each that was logged in before the
 // call is none for requests that ask after it, in all processes, and also after
 // a power loss where the store survives that. It takes one write, however many
-// sessions there are.
+// sessions there are, of a mark that is kept for Absolute and an hour, or for
+// ever if Absolute has no limit.
 //
 // A Login after it is valid. To log out the user everywhere else, as after a
 // change of password, call RevokeUser and then Login in the same request. A

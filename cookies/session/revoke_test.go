@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"encoding/binary"
 	"errors"
 	"net/http"
 	"strings"
@@ -86,6 +87,31 @@ func TestRevokeAfterMarkExpired(t *testing.T) {
 		must(t, m.RevokeUser(t.Context(), "ann"))
 		b.wantNone()
 	})
+}
+
+// And so it does where the process that made the first mark had a clock that was
+// far ahead: no mark has to be greater than one of which nobody knows any more.
+func TestRevokeAfterMarkOfTheFuture(t *testing.T) {
+	st := newStore(t)
+	m := newManager(t, session.Config[cart]{Store: st})
+	must(t, m.RevokeUser(t.Context(), "ann"))
+	mark := ""
+	for mark = range st.dump(t) {
+	}
+	ahead := uint64(time.Now().Add(100 * 365 * 24 * time.Hour).UnixNano())
+	must(t, st.mem.Put(t.Context(), mark, binary.BigEndian.AppendUint64(nil, ahead), time.Hour))
+	b := newBrowser(t, m)
+	b.login("ann")
+	must(t, st.mem.Delete(t.Context(), mark)) // as when its time is over
+	if got := b.load(); got.user != "ann" {
+		t.Errorf("session %+v", got)
+	}
+	must(t, m.RevokeUser(t.Context(), "ann"))
+	b.wantNone()
+	b.login("ann")
+	if got := b.load(); got.user != "ann" {
+		t.Errorf("a login right after it: %+v", got)
+	}
 }
 
 // cookies 30: a mark survives what evicts sessions.

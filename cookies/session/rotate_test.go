@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"errors"
 	"net/http"
 	"testing"
 	"testing/synctest"
@@ -71,11 +72,112 @@ func TestRotate(t *testing.T) {
 		time.Sleep(time.Nanosecond)
 		old.wantNone()
 		b.wantItems("pen", "ink")
-		if n := len(st.dump(t)); n != 1 {
+		if n := len(st.dump(t)); n != 2 { // the alias is there for those who were let in before
 			t.Errorf("%d values in the store", n)
+		}
+		time.Sleep(24 * time.Hour)
+		if n := len(st.dump(t)); n != 0 {
+			t.Errorf("%d values in the store after the session", n)
 		}
 	})
 }
+
+// A request that has the session keeps it for as long as it takes, whatever id
+// others have given it in the meantime: a Logout ends it, an Update is not lost.
+func TestHeldOverRotations(t *testing.T) {
+	for name, c := range map[string]session.Config[cart]{
+		"by default":       {},
+		"without Grace":    {Grace: -1},
+		"without Absolute": {Absolute: -1, Idle: 48 * time.Hour},
+		"DestroyOnReuse":   {DestroyOnReuse: true},
+	} {
+		for _, streams := range []bool{false, true} {
+			for _, rotations := range []int{1, 2 * maxHops} {
+				synctest.Test(t, func(t *testing.T) {
+					b := newBrowser(t, newManager(t, c))
+					b.login("ann")
+					hold := func(then func(*session.Session[cart]) error) {
+						b.with(b.cookie).send(func(w http.ResponseWriter, r *http.Request, s *session.Session[cart]) {
+							read(t, s)
+							if streams {
+								must(t, http.NewResponseController(w).Flush())
+							}
+							for range rotations {
+								time.Sleep(11 * time.Second)
+								b.rotate()
+							}
+							time.Sleep(11 * time.Second)
+							must(t, then(s))
+						})
+					}
+					hold(func(s *session.Session[cart]) error {
+						return s.Update(func(c *cart) error { c.Theme = "dark"; return nil })
+					})
+					if got := b.load(); got.Theme != "dark" {
+						t.Errorf("%s, stream %v, %d ids later: the update is lost, %+v", name, streams, rotations, got)
+					}
+					hold((*session.Session[cart]).Logout)
+					if got := b.load(); got.exists {
+						t.Errorf("%s, stream %v, %d ids later: after Logout there is %+v", name, streams, rotations, got)
+					}
+				})
+			}
+		}
+	}
+}
+
+// Where the way to a session may have been forgotten, nothing is said to be done
+// that is not.
+func TestHeldForDays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, do := range map[string]func(*session.Session[cart]) error{
+			"Logout": (*session.Session[cart]).Logout,
+			"Update": func(s *session.Session[cart]) error {
+				return s.Update(func(c *cart) error { c.Count++; return nil })
+			},
+		} {
+			for _, ends := range []bool{false, true} {
+				b := newBrowser(t, newManager(t, session.Config[cart]{Idle: 48 * time.Hour, Absolute: 96 * time.Hour}))
+				b.login("ann")
+				b.with(b.cookie).send(func(w http.ResponseWriter, r *http.Request, s *session.Session[cart]) {
+					read(t, s)
+					must(t, http.NewResponseController(w).Flush())
+					b.rotate()
+					time.Sleep(24*time.Hour - time.Minute)
+					must(t, s.Update(func(c *cart) error { c.Count++; return nil }))
+					b.rotate()
+					time.Sleep(24 * time.Hour)
+					if ends {
+						time.Sleep(49 * time.Hour) // beyond Absolute, which the request can tell
+					}
+					if err := do(s); errors.Is(err, session.ErrConflict) == ends {
+						t.Errorf("%s, when the session has ended %v: %v", name, ends, err)
+					}
+				})
+				if got := b.load(); got.exists == ends || !ends && got.Count != 1 {
+					t.Errorf("%s: %+v", name, got)
+				}
+			}
+		}
+	})
+}
+
+// The old id leads to the session over as many ids as Rotate says.
+func TestManyRotations(t *testing.T) {
+	b := newBrowser(t, newManager(t, session.Config[cart]{Grace: time.Minute}))
+	b.add("pen")
+	old := b.with(b.cookie)
+	for range maxHops - 1 {
+		b.rotate()
+	}
+	old.wantItems("pen")
+	b.rotate()
+	old.wantNone()
+	b.wantItems("pen")
+}
+
+// maxHops is 1 more than the ids over which an old id leads.
+const maxHops = 8
 
 // cookies 27: reuse after Grace destroys the session when the option is on.
 func TestReuseAfterGrace(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"example.com/plainware/cookies/session"
+	"example.com/plainware/store"
 )
 
 func TestLifeCycle(t *testing.T) {
@@ -145,6 +146,30 @@ func TestUpdateFails(t *testing.T) {
 	if writes != 0 {
 		t.Errorf("%d writes for nothing", writes)
 	}
+	b.wantItems("pen")
+}
+
+// Without a MaxSize it is the store that finds a value too large. It is not down
+// for that.
+func TestTooLargeForStore(t *testing.T) {
+	mem, err := store.NewMemory(store.MemoryConfig{Registers: 64, MaxBytes: 2 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBrowser(t, newManager(t, session.Config[cart]{Store: mem, MaxSize: -1}))
+	fill := func(w http.ResponseWriter, r *http.Request, s *session.Session[cart]) {
+		must(t, s.Update(func(c *cart) error { c.Theme = strings.Repeat("x", 3<<20); return nil }))
+	}
+	wantProblem(t, b.send(fill), 500, "session_too_large")
+	b.add("pen")
+	wantProblem(t, b.send(fill), 500, "session_too_large")
+	b.send(func(w http.ResponseWriter, r *http.Request, s *session.Session[cart]) {
+		w.Write(nil)
+		err := s.Update(func(c *cart) error { c.Theme = strings.Repeat("x", 3<<20); return nil })
+		if !errors.Is(err, session.ErrTooLarge) || errors.Is(err, session.ErrUnavailable) {
+			t.Errorf("Update in a stream: %v", err)
+		}
+	})
 	b.wantItems("pen")
 }
 
