@@ -5,6 +5,7 @@ package webhook_test
 import (
 	"bytes"
 	"io"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -14,8 +15,9 @@ import (
 
 // Not with the race detector, under which a sync.Pool forgets at random.
 
-// Beside the body, a delivery costs itself and GetBody; a request without a
-// signature costs nothing.
+// Beside the body, a delivery costs itself and GetBody, the handler's request
+// included; a request without a signature costs nothing, and neither does a
+// delivery from VerifyBytes that is not kept.
 func TestAllocs(t *testing.T) {
 	for _, s := range []webhook.Scheme{webhook.Stripe(), webhook.GitHub(), webhook.StandardWebhooks()} {
 		v, o := delivery(t, s)
@@ -35,8 +37,20 @@ func TestAllocs(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
-		if bytesOnly > 1 || whole > 3 { // the body, the delivery with its reader, and GetBody
-			t.Errorf("%s: VerifyBytes %v, Verify %v allocations", s.Name, bytesOnly, whole)
+		h := v.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		w := httptest.NewRecorder()
+		handled := testing.AllocsPerRun(200, func() {
+			reader.Reset(o.Body)
+			r.Body, r.ContentLength = body, int64(len(o.Body))
+			h.ServeHTTP(w, r)
+		})
+		var kept *webhook.Delivery
+		keeping := testing.AllocsPerRun(200, func() { kept, _ = v.VerifyBytes(o.Header, o.Body) })
+		if kept == nil || keeping > 1 {
+			t.Errorf("%s: VerifyBytes %v allocations for a delivery that is kept (%v)", s.Name, keeping, kept)
+		}
+		if bytesOnly > 0 || whole > 3 || handled > 3 { // the body, the delivery with its reader, and GetBody
+			t.Errorf("%s: VerifyBytes %v, Verify %v, Handler %v allocations", s.Name, bytesOnly, whole, handled)
 		}
 		bare := httptest.NewRequest("POST", "/", strings.NewReader("x"))
 		if n := testing.AllocsPerRun(200, func() { v.Verify(bare) }); n != 0 {

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,11 +18,13 @@ import (
 //
 // The signature covers a time and a token, and nothing of the event: whoever
 // has seen one delivery can send another event with it. So a Store is required,
-// in which each token is accepted once, and the event should be looked up with
-// the API before anything depends on it.
+// in which each token is accepted once and, by the window of
+// [Config.Tolerance], never after the store has forgotten it; and the event
+// should be looked up with the API before anything depends on it. Mailgun tries
+// for some eight hours.
 func Mailgun() Scheme {
 	return Scheme{
-		Name: "mailgun", Algorithm: HMACSHA256, Encoding: Hex, NeedsStore: true, EventField: "event-data.id",
+		Name: "mailgun", Algorithm: HMACSHA256, Encoding: Hex, TimeFormat: UnixSeconds, NeedsStore: true, EventField: "event-data.id",
 		Verify: verifyMailgun, Sign: signMailgun,
 	}
 }
@@ -33,11 +36,11 @@ type mailgunSignature struct {
 }
 
 func verifyMailgun(m *Message) (Result, error) {
-	event, ok := object(m.Body)
+	event, ok := object(m.Body, "signature")
 	if !ok || event["signature"] == nil {
 		return Result{}, ErrNoSignature
 	}
-	parts, ok := object(event["signature"])
+	parts, ok := object(event["signature"], "timestamp", "token", "signature")
 	s := mailgunSignature{parts.text("timestamp"), parts.text("token"), parts.text("signature")}
 	if !ok || s.Token == "" || len(s.Token) > 256 {
 		return Result{}, ErrMalformed
@@ -77,7 +80,12 @@ func signMailgun(o *Outgoing, k Key) error {
 // Each item of a delivery has a signature of its own, and all must be right.
 // Eight fields are signed: pspReference, originalReference, merchantAccountCode,
 // merchantReference, amount, eventCode and success. Whatever else is there is
-// not to be relied on.
+// not to be relied on. They are signed with colons between them, and a colon
+// in one of them is not told from these.
+//
+// For a Store, a delivery is the set of its items; one with an item twice is
+// refused. Some items of a delivery by themselves are another delivery: where
+// several come at once, compare pspReference and eventCode of each.
 func Adyen() Scheme {
 	return Scheme{Name: "adyen", Algorithm: HMACSHA256, Encoding: Base64, Verify: verifyAdyen, Sign: signAdyen}
 }
@@ -85,15 +93,15 @@ func Adyen() Scheme {
 // adyenSigned returns what the signature of an item covers, and the signature.
 func adyenSigned(item members) (signed, signature string, ok bool) {
 	var amount, extra members
-	part := func(name string, m *members) bool {
+	part := func(name string, m *members, known ...string) bool {
 		raw, there := item[name]
 		if !there {
 			return true
 		}
-		*m, ok = object(raw)
+		*m, ok = object(raw, known...)
 		return ok
 	}
-	if !part("amount", &amount) || !part("additionalData", &extra) {
+	if !part("amount", &amount, "value", "currency") || !part("additionalData", &extra, "hmacSignature") {
 		return "", "", false
 	}
 	var psp, original, account, merchant, currency, event string
@@ -108,17 +116,18 @@ func adyenSigned(item members) (signed, signature string, ok bool) {
 
 // adyenItems returns the items of a delivery.
 func adyenItems(body []byte) (items []members, ok bool) {
-	whole, ok := object(body)
+	whole, ok := object(body, "notificationItems")
 	var raw []json.RawMessage
 	if !ok || !whole.read("notificationItems", &raw) || len(raw) > maxAdyenItems {
 		return nil, false
 	}
 	for _, r := range raw {
-		wrapper, ok := object(r)
+		wrapper, ok := object(r, "NotificationRequestItem")
 		if !ok {
 			return nil, false
 		}
-		item, ok := object(wrapper["NotificationRequestItem"])
+		item, ok := object(wrapper["NotificationRequestItem"], "pspReference", "originalReference",
+			"merchantAccountCode", "merchantReference", "amount", "eventCode", "success", "additionalData")
 		if !ok {
 			return nil, false
 		}
@@ -139,6 +148,7 @@ func verifyAdyen(m *Message) (Result, error) {
 		return Result{}, ErrNoSignature
 	}
 	var res Result
+	var all []string
 	for _, item := range items {
 		signed, signature, ok := adyenSigned(item)
 		switch {
@@ -156,6 +166,15 @@ func verifyAdyen(m *Message) (Result, error) {
 			return Result{}, err
 		}
 		res.Key = max(res.Key, key)
+		all = append(all, signed)
+	}
+	// Nothing signs how often an item is there, or where: one that was captured
+	// would otherwise make any number of deliveries.
+	slices.Sort(all)
+	for i, signed := range all {
+		if i > 0 && signed == all[i-1] {
+			return Result{}, ErrMalformed
+		}
 		// With its length, so that items cannot be cut another way.
 		res.Signed = append(strconv.AppendInt(res.Signed, int64(len(signed)), 10), ":"+signed...)
 	}
@@ -166,7 +185,7 @@ func signAdyen(o *Outgoing, k Key) error {
 	body, ok := object(o.Body)
 	items, ok2 := adyenItems(o.Body)
 	if !ok || !ok2 || len(items) == 0 {
-		return errors.New("webhook: Outgoing.Body: must be a JSON object with notificationItems, each with one of Adyen's items")
+		return errors.New("webhook: Outgoing.Body: must be a JSON object with notificationItems, each with one of Adyen's items, and no object of more than 256 members")
 	}
 	type wrapper struct {
 		Item members `json:"NotificationRequestItem"`
@@ -196,7 +215,8 @@ func signAdyen(o *Outgoing, k Key) error {
 }
 
 // MessageBird is MessageBird (Bird), with the signing key. It signs a JWT with
-// hashes of the URL and the body. How long it is valid is in the JWT.
+// hashes of the URL and the body. From when to when it is valid is in the JWT,
+// and it may be a second early, as for their own validators.
 func MessageBird() Scheme {
 	return Scheme{
 		Name: "messagebird", Algorithm: HMACSHA256, Encoding: Base64URL, Header: "MessageBird-Signature-JWT", NeedsURL: true,
@@ -248,7 +268,7 @@ func verifyMessageBird(m *Message) (Result, error) {
 	switch {
 	case !now.Before(time.Unix(c.Expires, 0)):
 		return Result{}, ErrTooOld
-	case now.Before(time.Unix(c.NotBefore, 0)):
+	case now.Before(time.Unix(c.NotBefore, 0).Add(-time.Second)): // whose clocks differ by less
 		return Result{}, ErrTooNew
 	}
 	if !sameHash(c.URLHash, []byte(m.URL)) || (c.PayloadHash != "" || len(m.Body) > 0) && !sameHash(c.PayloadHash, m.Body) {

@@ -86,6 +86,11 @@ func NewCertFetcher(c CertFetcherConfig) (*CertFetcher, error) {
 	if len(c.Names) == 0 {
 		errs = append(errs, errors.New("webhook: Names: is required (got none)"))
 	}
+	for i, name := range c.Names {
+		if name == "" {
+			errs = append(errs, fmt.Errorf("webhook: Names[%d]: is empty, and no certificate is for that (got %q)", i, name))
+		}
+	}
 	if c.Keep < 0 || c.Keep > 30*24*time.Hour {
 		errs = append(errs, fmt.Errorf("webhook: Keep: must be between 0 and 30 days (got %v)", c.Keep))
 	}
@@ -117,7 +122,7 @@ func (f *CertFetcher) PublicKey(ctx context.Context, address string) (crypto.Pub
 			return nil, errManyCerts
 		}
 		f.calls++
-		f.makeRoom(time.Now())
+		f.sweep(time.Now())
 		c = &fetched{ready: make(chan struct{}), err: errNoCert}
 		f.certs[address] = c
 		f.mu.Unlock()
@@ -143,26 +148,39 @@ func (c *fetched) over(now time.Time) bool {
 	}
 }
 
-// makeRoom makes room for one more, of those that failed or are over if there
-// are such. Of calls under way there are fewer than there is room.
-func (f *CertFetcher) makeRoom(now time.Time) {
-	var good string
+// sweep forgets those that failed or are over, once there are many. What stays
+// are at most maxCerts certificates, and the calls under way.
+func (f *CertFetcher) sweep(now time.Time) {
+	if len(f.certs) < maxCerts {
+		return
+	}
 	for address, c := range f.certs {
-		if len(f.certs) < maxCerts {
-			return
-		}
 		select {
 		case <-c.ready:
 			if c.err != nil || !now.Before(c.until) {
 				delete(f.certs, address)
-			} else {
-				good = address
 			}
 		default:
 		}
 	}
-	if len(f.certs) == maxCerts {
-		delete(f.certs, good)
+}
+
+// makeRoom makes room for a certificate that was fetched.
+func (f *CertFetcher) makeRoom() {
+	var other string
+	certs := 0
+	for address, c := range f.certs {
+		select {
+		case <-c.ready:
+			if c.err == nil {
+				certs++
+				other = address
+			}
+		default:
+		}
+	}
+	if certs == maxCerts {
+		delete(f.certs, other)
 	}
 }
 
@@ -173,10 +191,13 @@ func (f *CertFetcher) call(ctx context.Context, c *fetched, address string) {
 		if c.err != nil {
 			c.until = time.Now().Add(time.Second) // a flood of deliveries is no flood of calls
 		}
-		close(c.ready)
 		f.mu.Lock()
+		defer f.mu.Unlock()
 		f.calls--
-		f.mu.Unlock()
+		if c.err == nil {
+			f.makeRoom()
+		}
+		close(c.ready)
 	}()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.cfg.Timeout)
 	defer cancel()

@@ -18,7 +18,8 @@ import (
 // delivery: [AWSSNS] and [PayPal]. The address was checked against the
 // provider's hosts before. It is called before anything about the delivery is
 // known to be genuine, concurrently, and with the request's context. An error
-// is answered with 503, so that the provider tries again.
+// is answered with 503, so that the provider tries again; [Config.OnReject] gets
+// it, so the address, which may be from the body, should not be in its text.
 type CertSource interface {
 	PublicKey(ctx context.Context, address string) (crypto.PublicKey, error)
 }
@@ -30,13 +31,18 @@ func certKey(m *Message, source CertSource, address string, allowed func(address
 	}
 	pub, err := source.PublicKey(m.Context(), address)
 	if err != nil {
+		if e, ok := errors.AsType[*url.Error](err); ok {
+			err = e.Err // without the address, which http.Client puts before it
+		}
 		return Key{}, fmt.Errorf("%w: %w", ErrKeySource, err)
 	}
 	return PublicKey(pub), nil
 }
 
 // certAddress reports whether address is of an allowed host: https, on its
-// port, with nothing in it that two parsers could read in two ways.
+// port, with nothing in it that two parsers could read in two ways, and with a
+// path that is the one way to write it. A stranger could otherwise make any
+// number of addresses of one certificate, for each of which there is a call.
 func certAddress(address string, allowed func(host string) bool) bool {
 	if len(address) > 512 {
 		return false
@@ -47,8 +53,31 @@ func certAddress(address string, allowed func(host string) bool) bool {
 		}
 	}
 	u, err := url.Parse(address)
-	return err == nil && u.Scheme == "https" && u.User == nil && u.Fragment == "" && u.Opaque == "" &&
-		u.Host == u.Hostname() && allowed(u.Host)
+	return err == nil && strings.HasPrefix(address, "https://") && u.User == nil && u.Fragment == "" && u.Opaque == "" &&
+		u.Host == u.Hostname() && allowed(u.Host) && plainPath(address[len("https://"+u.Host):])
+}
+
+// plainPath reports whether s is one or more segments, each of a slash, a letter
+// or digit, and more of them, hyphens, dots and underscores.
+func plainPath(s string) bool {
+	begins := false // a segment
+	for i := range len(s) {
+		c := s[i]
+		switch letter := c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9'; {
+		case letter:
+			begins = false
+			if i == 0 {
+				return false
+			}
+		case begins || i == 0 && c != '/':
+			return false
+		case c == '/':
+			begins = true
+		case c != '-' && c != '.' && c != '_':
+			return false
+		}
+	}
+	return s != "" && !begins
 }
 
 // snsAddress reports whether an address is that of a certificate of Amazon SNS,
@@ -59,7 +88,7 @@ func certAddress(address string, allowed func(host string) bool) bool {
 // has to look like one, us-gov-west-1 for instance: sns.s3-us-west-2.amazonaws.com
 // would be a bucket.
 func snsAddress(address string) bool {
-	return certAddress(address, snsHost) && strings.HasSuffix(address, ".pem") && !strings.Contains(address, "?")
+	return certAddress(address, snsHost) && strings.HasSuffix(address, ".pem")
 }
 
 func snsHost(host string) bool {
@@ -101,9 +130,10 @@ func payPalHost(host string) bool {
 // the handler's, which gets these messages as all others, and so is a look at
 // TopicArn: the certificate is the same for the topics of all customers.
 //
-// Signed are Message, MessageId, Subject, Timestamp, TopicArn and Type, of
-// confirmations SubscribeURL and Token too, and nothing else: not
-// MessageAttributes, not UnsubscribeURL.
+// Signed are Message, MessageId, Timestamp, TopicArn and Type, of notifications
+// Subject and of confirmations SubscribeURL and Token, and nothing else: not
+// MessageAttributes, not UnsubscribeURL. A message with one of them that its
+// type does not sign is refused.
 //
 // Implemented from the provider's description; no published example was at
 // hand.
@@ -119,29 +149,42 @@ func AWSSNSLegacy(certs CertSource) Scheme {
 
 func sns(name, version string, alg Algorithm, tolerance time.Duration, certs CertSource) Scheme {
 	return Scheme{
-		Name: name, Algorithm: alg, Encoding: Base64, Tolerance: tolerance, NoKeys: certs != nil, EventField: "MessageId",
+		Name: name, Algorithm: alg, Encoding: Base64, TimeFormat: RFC3339, Tolerance: tolerance,
+		NoKeys: certs != nil, EventField: "MessageId",
 		Verify: func(m *Message) (Result, error) { return verifySNS(m, version, certs) },
 		Sign:   func(o *Outgoing, k Key) error { return signSNS(o, k, version, alg) },
 	}
 }
 
+// snsMessage reads a message of SNS.
+func snsMessage(body []byte) (members, bool) {
+	return object(body, "Message", "MessageId", "Subject", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type",
+		"Signature", "SignatureVersion", "SigningCertURL")
+}
+
 // snsSigned returns what the signature of a message covers.
 func snsSigned(s members) ([]byte, bool) {
-	names := []string{"Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"}
-	switch s.text("Type") {
-	case "Notification":
-		names = []string{"Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"}
-	case "SubscriptionConfirmation", "UnsubscribeConfirmation":
-	default:
+	kind := s.text("Type")
+	confirms := kind == "SubscriptionConfirmation" || kind == "UnsubscribeConfirmation"
+	if !confirms && kind != "Notification" {
 		return nil, false
 	}
 	var b []byte
-	for _, name := range names {
+	for _, name := range []string{"Message", "MessageId", "Subject", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"} {
 		raw, there := s[name]
-		if name == "Subject" && (!there || string(raw) == "null") {
+		there = there && string(raw) != "null"
+		covered, optional := true, false // in messages of this type
+		switch name {
+		case "Subject":
+			covered, optional = !confirms, true
+		case "SubscribeURL", "Token":
+			covered = confirms
+		}
+		if !there && (optional || !covered) {
 			continue
 		}
-		if !there {
+		// What is no string would be signed like an empty one.
+		if !there || !covered || raw[0] != '"' {
 			return nil, false
 		}
 		b = append(append(append(append(b, name...), '\n'), s.text(name)...), '\n')
@@ -150,7 +193,7 @@ func snsSigned(s members) ([]byte, bool) {
 }
 
 func verifySNS(m *Message, version string, certs CertSource) (Result, error) {
-	s, ok := object(m.Body)
+	s, ok := snsMessage(m.Body)
 	if !ok {
 		return Result{}, ErrMalformed
 	}
@@ -182,9 +225,9 @@ func verifySNS(m *Message, version string, certs CertSource) (Result, error) {
 }
 
 func signSNS(o *Outgoing, k Key, version string, alg Algorithm) error {
-	s, ok := object(o.Body)
+	s, ok := snsMessage(o.Body)
 	if !ok {
-		return errors.New("webhook: Outgoing.Body: must be a JSON object")
+		return errors.New("webhook: Outgoing.Body: must be a JSON object of at most 256 members")
 	}
 	for name, value := range map[string]string{
 		"MessageId": o.ID, "Timestamp": o.Time.UTC().Format("2006-01-02T15:04:05.000Z"), "SignatureVersion": version,
@@ -215,17 +258,19 @@ const (
 // certificates come from certs as for [AWSSNS].
 //
 // The signature covers a CRC-32 of the body, for which anyone can find another
-// body. So a Store is required, in which each transmission is accepted once,
-// and the event should be looked up with the API before anything depends on
-// it. Certificates are for a name that begins with messageverificationcerts and
-// ends with .paypal.com (SSLUtil in paypal/PayPal-Java-SDK).
+// body. So a Store is required, in which each transmission is accepted once
+// and, by the window of [Config.Tolerance], never after the store has forgotten
+// it; and the event should be looked up with the API before anything depends
+// on it. PayPal tries for three days. Certificates are for a name that begins
+// with messageverificationcerts and ends with .paypal.com (SSLUtil in
+// paypal/PayPal-Java-SDK).
 //
 // Implemented from the provider's description; no published example was at
 // hand.
 func PayPal(webhookID string, certs CertSource) Scheme {
 	s := Scheme{
-		Name: "paypal", Algorithm: RSASHA256, Encoding: Base64, Header: payPalSig, NoKeys: certs != nil, NeedsStore: true,
-		EventField: "id", Strip: []string{payPalID, payPalTime, payPalCertURL, "Paypal-Auth-Algo"},
+		Name: "paypal", Algorithm: RSASHA256, Encoding: Base64, Header: payPalSig, TimeFormat: RFC3339,
+		NoKeys: certs != nil, NeedsStore: true, EventField: "id", Strip: []string{payPalID, payPalTime, payPalCertURL, "Paypal-Auth-Algo"},
 	}
 	if webhookID == "" {
 		s.err = errors.New(`webhook: PayPal: webhookID: is required (got "")`)

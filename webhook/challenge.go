@@ -104,6 +104,9 @@ func metaProbe(verifyToken string) func(*Message) (*Answer, error) {
 	}
 }
 
+// here answers a test that asks for nothing.
+func here(*Message) (*Answer, error) { return &Answer{ContentType: "text/plain; charset=utf-8"}, nil }
+
 func dropboxProbe(m *Message) (*Answer, error) {
 	q, err := url.ParseQuery(m.query)
 	if err != nil {

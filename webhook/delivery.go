@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"net/http"
 	"strings"
 	"time"
 )
@@ -30,8 +31,9 @@ type extras struct {
 }
 
 // fill sets a new Delivery to what was verified.
-func (d *Delivery) fill(s *compiled, res *Result, body []byte, vals *values) {
-	d.Scheme, d.ID, d.Time, d.KeyIndex, d.Body = s.Name, res.ID, res.Time, res.Key, body
+func (d *Delivery) fill(s *compiled, what *verified) {
+	res, vals := &what.result, &what.vals
+	d.Scheme, d.ID, d.Time, d.KeyIndex, d.Body = s.Name, res.ID, res.Time, res.Key, what.body
 	d.scheme, d.id, d.time = s, vals.id, vals.time
 	if s.extras {
 		d.extras = &extras{vals.method, vals.url, res.Signed}
@@ -134,6 +136,12 @@ type record struct {
 	Delivery
 	reader body
 	ctx    delivered
+}
+
+// handled is a record with the request for the handler.
+type handled struct {
+	record
+	request http.Request
 }
 
 // delivered is the context of a request whose delivery was verified.

@@ -50,20 +50,23 @@
 //
 // With a [Config.Store], a delivery is claimed before the handler runs. While it
 // runs, a repetition is answered with 409 and Retry-After. When the handler has
-// succeeded, with a status below 400, a repetition is answered with 200 and is
-// not handled. When it has failed or panicked, the claim is given back, so that the
+// succeeded, with a 2xx, a repetition is answered with 200 and is not handled.
+// When it has failed, redirected or panicked, the claim is given back, so that the
 // provider's next attempt is handled: answering it with 200 would lose the
 // event. If the process dies, the claim ends with [Config.Lease].
 //
-// So a delivery is handled once if handlers finish within the lease, and at
-// least once if not. What identifies a delivery are the signed bytes, and no
+// So a delivery is handled once if handlers finish within the lease and the
+// store can then be told so, and at least once if not: when the store fails after
+// the handler, a repetition is handled again as soon as the lease has ended, and
+// [Config.Logger] has the failure. What identifies a delivery are the signed bytes, and no
 // header that anyone could change: a redelivery by hand of the same bytes is a
 // duplicate, too. Providers that sign each attempt anew make different
-// deliveries of one event, for which there is [Delivery.EventID].
+// deliveries of one event, for which there is [Config.Key].
 //
 // Of tests that providers make of an endpoint, those that are signed are answered
-// after they were verified, and those by GET where the preset says so; see
-// [Config.PassChallenges].
+// after they were verified, and those by GET or HEAD where the preset says so; see
+// [Config.PassChallenges]. For the latter the route must not be one for POST
+// alone.
 //
 // # Where it belongs
 //

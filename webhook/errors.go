@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"errors"
 	"net/http"
 
 	"example.com/plainware/internal/problem"
@@ -15,7 +16,9 @@ var (
 	ErrNoSignature error = &refusal{http.StatusUnauthorized, "webhook_unverified", "no signature"}
 
 	// ErrMalformed: a header line, a time or a signature that the scheme does
-	// not write, or one that is there twice.
+	// not write, or one that is there twice; or such a body, where the scheme
+	// reads it or has none. Of JSON that is read before it is verified, an
+	// object has at most 256 members.
 	ErrMalformed error = &refusal{http.StatusUnauthorized, "webhook_unverified", "malformed signature, time or ID"}
 
 	// ErrMismatch: no configured key made any of the signatures.
@@ -84,3 +87,14 @@ func (e *refusal) Detail() string {
 // WriteError answers with err as RFC 9457 problem details. It is what a nil
 // [Config.ErrorHandler] does; a handler of your own can fall back to it.
 func WriteError(w http.ResponseWriter, r *http.Request, err error) { problem.WriteError(w, r, err) }
+
+// writeStatus answers with the status of err and no body.
+func writeStatus(w http.ResponseWriter, _ *http.Request, err error) {
+	h, status := w.Header(), http.StatusInternalServerError
+	if e, ok := errors.AsType[problem.Error](err); ok && e.HTTPStatus() >= 400 && e.HTTPStatus() <= 599 {
+		status = e.HTTPStatus() // any other is no refusal: 200 would say that the delivery was taken
+	}
+	problem.DeleteRepresentation(h)
+	h["Content-Length"], h["Cache-Control"] = []string{"0"}, []string{"no-store"}
+	w.WriteHeader(status)
+}

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"mime"
 	"net/http"
 	"net/url"
@@ -18,8 +19,9 @@ import (
 //
 // Names and values of the fields follow each other, and the URL, without a
 // separator. So whoever has seen one delivery can send it with letters moved
-// from a value to the next name, or with the first fields in the query. For a
-// Store it is the same delivery.
+// from a value to the next name, with the first fields in the query, or with the
+// end of the query in the first field. For a Store it is the same delivery. A
+// GET, which has no fields, is refused with a body.
 func Twilio() Scheme {
 	return Scheme{
 		Name: "twilio", Algorithm: HMACSHA1Legacy, Encoding: Base64, Header: "X-Twilio-Signature",
@@ -37,7 +39,7 @@ func verifyTwilio(m *Message) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	fields, err := twilioFields(m.Header, m.Body, m.query)
+	fields, err := twilioFields(m.Method, m.Header, m.Body, m.query)
 	if err != nil {
 		return Result{}, err
 	}
@@ -57,7 +59,7 @@ func verifyTwilio(m *Message) (Result, error) {
 }
 
 // twilioFields returns what is signed after the URL.
-func twilioFields(h http.Header, body []byte, query string) (string, error) {
+func twilioFields(method string, h http.Header, body []byte, query string) (string, error) {
 	q, err := url.ParseQuery(query)
 	if err != nil {
 		return "", ErrMalformed
@@ -73,7 +75,7 @@ func twilioFields(h http.Header, body []byte, query string) (string, error) {
 		return "", nil
 	}
 	kind, _, _ := mime.ParseMediaType(h.Get("Content-Type"))
-	if kind != "application/x-www-form-urlencoded" || len(h["Content-Type"]) != 1 {
+	if kind != "application/x-www-form-urlencoded" || len(h["Content-Type"]) != 1 || method != http.MethodPost {
 		return "", ErrMismatch // a body that nothing signs
 	}
 	form, err := url.ParseQuery(string(body))
@@ -116,9 +118,12 @@ func twilioURLs(address string) [2]string {
 
 func signTwilio(o *Outgoing, k Key) error {
 	_, query, _ := strings.Cut(o.URL, "?")
-	fields, err := twilioFields(o.Header, o.Body, query)
-	if err != nil {
-		return err
+	fields, err := twilioFields(o.Method, o.Header, o.Body, query)
+	switch {
+	case err == ErrMalformed:
+		return errors.New("webhook: Outgoing.URL, Outgoing.Body: the query, or the form, has a wrong percent-encoding or a semicolon")
+	case err != nil:
+		return errors.New("webhook: Outgoing.Body: must be a form that is a POST and has its Content-Type, or Outgoing.URL must have the body's hash as bodySHA256, once")
 	}
 	sig, err := k.sign(HMACSHA1Legacy, []byte(o.URL+fields))
 	if err != nil {

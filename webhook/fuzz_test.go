@@ -19,6 +19,7 @@ func FuzzHeader(f *testing.F) {
 		webhook.GitHub(), webhook.Gitea(), webhook.Shopify(), webhook.Stripe(), webhook.Paddle(), webhook.StandardWebhooks(),
 		webhook.StandardWebhooksEd25519(), webhook.PagerDuty(), webhook.Recurly(), webhook.Sanity(), webhook.Box(),
 		webhook.Wise(), webhook.SendGrid(), webhook.GitLabToken(), webhook.Postmark(), webhook.PhonePe(), webhook.Paystack(),
+		webhook.Mollie(),
 	}
 	names := map[string]int{}
 	for i, s := range schemes {
@@ -176,7 +177,7 @@ func FuzzCertAddress(f *testing.F) {
 		if !webhook.SNSAddress(s) {
 			return
 		}
-		rest, ok := strings.CutPrefix(strings.ToLower(s[:min(len(s), 8)])+s[min(len(s), 8):], "https://sns.")
+		rest, ok := strings.CutPrefix(s, "https://sns.")
 		host := rest
 		if i := strings.IndexAny(rest, "/?#\\@:"); i >= 0 {
 			host = rest[:i]

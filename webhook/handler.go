@@ -13,9 +13,9 @@ import (
 // Handler returns a handler that passes verified deliveries to next, each with
 // its body and with a [Delivery] in its context, and with a Store each only
 // once: a repetition gets 200 with an empty body after next has succeeded, and
-// 409 with Retry-After while next is running. Success is a status below 400; a
-// delivery that was answered with another, or by a panic, is forgotten, so that
-// the provider can try again. It panics if next is nil.
+// 409 with Retry-After while next is running. Success is a 2xx; a delivery that
+// was answered with another status, a redirect too, or by a panic, is forgotten,
+// so that the provider can try again. It panics if next is nil.
 func (v *Verifier) Handler(next http.Handler) http.Handler {
 	if next == nil {
 		panic("webhook: nil handler")
@@ -24,15 +24,19 @@ func (v *Verifier) Handler(next http.Handler) http.Handler {
 }
 
 func (v *Verifier) serve(w http.ResponseWriter, r *http.Request, next http.Handler) {
-	if v.probes && r.Method == http.MethodGet && v.unsigned(r.Header) {
+	// A HEAD has no body that could be an event, signed or not.
+	if v.probes && r.Method == v.scheme.probedBy && (r.Method == http.MethodHead || v.unsigned(r.Header)) {
 		v.probe(w, r)
 		return
 	}
-	rec, err := v.verify(r)
+	var what verified
+	err := v.verify(r, &what)
 	if err != nil {
 		v.refuse(w, r, err)
 		return
 	}
+	rec := new(handled)
+	rec.fill(v.scheme, &what)
 	d := &rec.Delivery
 	if v.scheme.Challenge != nil && !v.cfg.PassChallenges {
 		vals := d.values()
@@ -52,7 +56,8 @@ func (v *Verifier) serve(w http.ResponseWriter, r *http.Request, next http.Handl
 	}
 
 	rec.ctx = delivered{r.Context(), v, d}
-	inner := r.WithContext(&rec.ctx)
+	rec.request = *r.WithContext(&rec.ctx)
+	inner := &rec.request
 	rec.restore(inner)
 	if v.cfg.StripHeaders {
 		inner.Header = maps.Clone(r.Header)
@@ -81,16 +86,27 @@ func (v *Verifier) once(w http.ResponseWriter, r *http.Request, next http.Handle
 	returned := false
 	defer func() {
 		settle := v.guard.release
-		if returned && rw.Status() < 400 { // 0 becomes 200
+		if returned && succeeded(rw.Status()) {
 			settle = v.guard.finish
 		}
-		if err := settle(r.Context(), c); err != nil {
+		switch err := settle(r.Context(), c); err {
+		case nil:
+		case errLate:
+			v.cfg.Logger.WarnContext(r.Context(), "webhook: the lease is too short", "scheme", v.scheme.Name, "error", err)
+		default:
 			v.cfg.Logger.ErrorContext(r.Context(), "webhook: the replay guard could not be told how the delivery ended",
 				"scheme", v.scheme.Name, "error", err)
 		}
 	}()
 	next.ServeHTTP(rw.Form(), r)
 	returned = true
+}
+
+// succeeded reports whether a handler that answered so has handled a delivery.
+// 0 becomes 200. A redirect is the answer of a mux that has not found the handler,
+// and providers take it for a failure.
+func succeeded(status int) bool {
+	return status == 0 || status == http.StatusSwitchingProtocols || status >= 200 && status < 300
 }
 
 func (v *Verifier) probe(w http.ResponseWriter, r *http.Request) {

@@ -154,10 +154,43 @@ func TestReleased(t *testing.T) {
 	e.handle = func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) }
 	e.send("a", 599)
 	e.wantRuns(7)
-	e.handle = func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/", http.StatusFound) }
-	e.send("a", 302)
-	e.send("a", 200)
-	e.wantRuns(8)
+	// A redirect is a failure to providers, and what a mux answers that has not
+	// found the handler: were it taken for done, the event would be lost.
+	for _, code := range []int{301, 302, 303, 304, 307, 308} {
+		e.handle = func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(code) }
+		e.send("a", code)
+	}
+	e.wantRuns(13)
+	for i, code := range []int{200, 201, 202, 204, 299} {
+		text := string(rune('b' + i))
+		e.handle = func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(code) }
+		e.send(text, code)
+		e.send(text, 200)
+	}
+	e.wantRuns(18)
+}
+
+// webhook 22: a delivery that an inner mux redirects to a handler is not done
+// before that handler has run.
+func TestRedirectIsNotDone(t *testing.T) {
+	ran := 0
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /hooks/", func(http.ResponseWriter, *http.Request) { ran++ })
+	c := config(webhook.GitHub(), secret)
+	c.Store, c.Name = newMemory(t), "x"
+	h := newVerifier(t, c).Handler(mux)
+	for _, path := range []string{"/hooks", "/hooks/", "/hooks/"} { // the last is a repetition
+		r := signed(t, webhook.GitHub(), webhook.Secret(secret), webhook.Outgoing{})
+		r.URL.Path, r.RequestURI = path, path
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if redirected := w.Code/100 == 3; redirected != (path == "/hooks") {
+			t.Errorf("%s: status %d", path, w.Code)
+		}
+	}
+	if ran != 1 {
+		t.Errorf("the handler ran %d times", ran)
+	}
 }
 
 // webhook 23: a handler that took longer than its lease does not undo what
@@ -200,6 +233,102 @@ func TestLeaseLost(t *testing.T) {
 	}
 }
 
+// webhook 23: a delivery that was handled after its lease is remembered, if nobody
+// has taken over.
+func TestLeaseOver(t *testing.T) {
+	for _, failing := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			var n atomic.Int32
+			s := storetest.Faulty(newMemory(t), func(c storetest.Call) storetest.Fault {
+				if c.Method == "CompareAndSwap" && n.Add(1) == 3 && failing {
+					return storetest.Fault{Before: errors.New("connection refused")}
+				}
+				return storetest.Fault{}
+			})
+			e := newEndpoint(t, s, func(c *webhook.Config) { c.Lease = time.Second })
+			e.handle = func(http.ResponseWriter, *http.Request) { time.Sleep(2 * time.Second) }
+			e.send("a", 200)
+			want, runs := "longer than the lease; nobody else has the delivery", int32(1)
+			if failing {
+				want, runs = "connection refused", 2
+			}
+			if !strings.Contains(e.log.String(), want) || strings.Contains(e.log.String(), "handled twice") {
+				t.Errorf("log %q", e.log.String())
+			}
+			e.send("a", 200)
+			e.wantRuns(runs)
+
+			// One that has failed is handled again.
+			e.handle = func(w http.ResponseWriter, _ *http.Request) { time.Sleep(2 * time.Second); w.WriteHeader(500) }
+			e.send("b", 500)
+			e.send("b", 500)
+			e.wantRuns(runs + 2)
+		})
+	}
+}
+
+// webhook 35: what became of a delivery is told to the store when its client is
+// gone, too.
+func TestClientLeavesHandler(t *testing.T) {
+	for _, code := range []int{200, 500} {
+		e := newEndpoint(t, newMemory(t), nil)
+		ctx, leave := context.WithCancel(t.Context())
+		e.handle = func(w http.ResponseWriter, _ *http.Request) { leave(); w.WriteHeader(code) }
+		e.send("a", code, func(r *http.Request) { *r = *r.WithContext(ctx) })
+		e.handle = func(http.ResponseWriter, *http.Request) {}
+		e.send("a", 200)
+		e.wantRuns(map[int]int32{200: 1, 500: 2}[code])
+		if e.log.Len() > 0 {
+			t.Errorf("log %q", e.log.String())
+		}
+	}
+}
+
+// Where a store is required because the body is not protected, a delivery that
+// the store has forgotten does not pass with another event: it is too old.
+func TestForgottenIsTooOld(t *testing.T) {
+	key := signer(t, webhook.RSASHA256)
+	for _, c := range []struct {
+		scheme webhook.Scheme
+		sign   webhook.Key
+		verify webhook.Key
+		keep   time.Duration
+		window time.Duration
+	}{
+		{webhook.Mailgun(), webhook.Secret(secret), webhook.Secret(secret), 0, 4 * 24 * time.Hour},
+		{webhook.Mailgun(), webhook.Secret(secret), webhook.Secret(secret), 24 * time.Hour, 12 * time.Hour},
+		{webhook.PayPal("WH-1", nil), webhook.PrivateKey(key), webhook.PublicKey(key.Public()), 0, 4 * 24 * time.Hour},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			v := newVerifier(t, webhook.Config{Scheme: c.scheme, Keys: []webhook.Key{c.verify}, Store: newMemory(t), Name: "x", Keep: c.keep})
+			start := time.Now()
+			// Of a sender whose clock is ahead by all that is allowed.
+			r := signed(t, c.scheme, c.sign, webhook.Outgoing{Body: []byte(`{"event-data":{"id":"1"}}`), Time: start.Add(c.window)})
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			forged := string(body)
+			if c.scheme.Name == "mailgun" {
+				forged = strings.Replace(forged, `"id":"1"`, `"id":"2"`, 1)
+			}
+			if _, _, ran := serve(t, v, with(r, string(body))); !ran {
+				t.Error("the true one was refused")
+			}
+			for _, after := range []time.Duration{0, c.window, 2*c.window - time.Second} {
+				time.Sleep(after - time.Since(start))
+				if res, _, ran := serve(t, v, with(r, forged)); ran || res.StatusCode != 200 {
+					t.Errorf("%s after %v: status %d, handler ran: %v", c.scheme.Name, after, res.StatusCode, ran)
+				}
+			}
+			for _, after := range []time.Duration{2*c.window + time.Second, 20 * c.window} {
+				time.Sleep(after - time.Since(start))
+				refused(t, v, with(r, forged), 401)
+			}
+		})
+	}
+}
+
 // A delivery of a process that died is handled again after the lease, and
 // forgotten after Keep.
 func TestLeaseAndKeepEnd(t *testing.T) {
@@ -213,6 +342,28 @@ func TestLeaseAndKeepEnd(t *testing.T) {
 		e.send("a", 200)
 		e.wantRuns(2)
 	})
+}
+
+// webhook 21: a claim that ends between the two questions about it is taken.
+func TestClaimEndsMeanwhile(t *testing.T) {
+	mem := newMemory(t)
+	var gets atomic.Int32
+	s := storetest.Faulty(mem, func(c storetest.Call) storetest.Fault {
+		if c.Method == "Get" && gets.Add(1) == 1 {
+			if err := mem.Delete(t.Context(), c.Key); err != nil {
+				t.Error(err)
+			}
+		}
+		return storetest.Fault{}
+	})
+	e := newEndpoint(t, s, nil)
+	e.handle = func(w http.ResponseWriter, r *http.Request) {
+		if e.ran.Load() == 1 {
+			e.send("a", 200) // while the first runs, and its claim goes
+		}
+	}
+	e.send("a", 200)
+	e.wantRuns(2)
 }
 
 // webhook 24: without an answer of the store the handler does not run.
@@ -305,6 +456,32 @@ func TestClientLeaves(t *testing.T) {
 	}
 }
 
+// The body of a delivery was read before the guard was asked, so that its
+// connection can be used again, for the next attempt above all.
+func TestConnectionIsKept(t *testing.T) {
+	down := false
+	s := storetest.Faulty(newMemory(t), func(storetest.Call) storetest.Fault {
+		if down {
+			return storetest.Fault{Before: errors.New("connection refused")}
+		}
+		return storetest.Fault{}
+	})
+	e := newEndpoint(t, s, nil)
+	e.handle = func(http.ResponseWriter, *http.Request) {
+		if w := e.send("a", 409); w.Header().Get("Connection") != "" {
+			t.Errorf("409: %v", w.Header())
+		}
+	}
+	e.send("a", 200)
+	down = true
+	if w := e.send("b", 503); w.Header().Get("Connection") != "" {
+		t.Errorf("503: %v", w.Header())
+	}
+	if w := e.send("b", 401, func(r *http.Request) { r.Header.Del("X-Hub-Signature-256") }); w.Header().Get("Connection") != "close" {
+		t.Errorf("401 with a body that was not read: %v", w.Header())
+	}
+}
+
 // Endpoints of another name, and deliveries with another Key, are strangers.
 func TestNames(t *testing.T) {
 	mem := newMemory(t)
@@ -320,6 +497,43 @@ func TestNames(t *testing.T) {
 	constant.send("x2", 200)
 	constant.send("y", 200)
 	constant.wantRuns(2)
+}
+
+// webhook 25: nor are deliveries of two schemes with the same Key.
+func TestKeyHasScheme(t *testing.T) {
+	mem := newMemory(t)
+	for _, s := range []webhook.Scheme{webhook.GitHub(), webhook.Gitea()} {
+		c := config(s, secret)
+		c.Store, c.Name, c.Key = mem, "x", func(*webhook.Delivery) string { return "one" }
+		v := newVerifier(t, c)
+		for _, first := range []bool{true, false} {
+			if _, _, ran := serve(t, v, signed(t, s, webhook.Secret(secret), webhook.Outgoing{})); ran != first {
+				t.Errorf("%s: handler ran: %v", s.Name, ran)
+			}
+		}
+	}
+}
+
+// A Key that has nothing to say of some deliveries, as Slack's slash commands
+// have no event_id, does not make them one.
+func TestKeyOfNothing(t *testing.T) {
+	s := webhook.Slack()
+	c := config(s, secret)
+	c.Store, c.Name = newMemory(t), "slack"
+	c.Key = func(d *webhook.Delivery) string { id, _ := d.EventID(); return id }
+	v := newVerifier(t, c)
+	send := func(body string, at int64) bool {
+		_, _, ran := serve(t, v, signed(t, s, webhook.Secret(secret), webhook.Outgoing{Body: []byte(body), Time: time.Now().Add(time.Duration(at) * time.Second)}))
+		return ran
+	}
+	for body, want := range map[string]bool{"command=%2Fdeploy&text=a": true, "command=%2Fdeploy&text=b": true, `{"event_id":"1"}`: false} {
+		if !send(body, 0) {
+			t.Errorf("%s was not handled", body)
+		}
+		if ran := send(body, 1); ran != want { // signed anew
+			t.Errorf("%s the second time: %v", body, ran)
+		}
+	}
 }
 
 // The delivery is in the context: the instance's own, and the innermost.

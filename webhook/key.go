@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -25,8 +26,13 @@ type Key struct {
 	secret []byte
 	public crypto.PublicKey
 	signer crypto.Signer
+	cut    bool // a whsec_ before the secret
 	err    error
 }
+
+// whsec is what secrets of two kinds begin with: those of Stripe, which are text,
+// and those of Standard Webhooks, which are base64.
+const whsec = "whsec_"
 
 // Secret is the bytes of the text. Stripe's whsec_… is one of these, whole.
 func Secret(s string) Key {
@@ -49,11 +55,12 @@ func SecretHex(s string) Key {
 // optional "whsec_". The secrets of Standard Webhooks, Svix and GitLab are
 // written so.
 func SecretBase64(s string) Key {
-	b, err := decodeKey(strings.TrimPrefix(s, "whsec_"))
+	text, cut := strings.CutPrefix(s, whsec)
+	b, err := decodeKey(text)
 	if err != nil || len(b) == 0 {
 		return Key{err: errors.New("is not base64")}
 	}
-	return Key{secret: b}
+	return Key{secret: b, cut: cut}
 }
 
 func decodeKey(s string) ([]byte, error) {
@@ -115,7 +122,18 @@ func publicKeyDER(der []byte) Key {
 // with a public key: an *rsa.PrivateKey, *ecdsa.PrivateKey or
 // ed25519.PrivateKey, or a signer that keeps one elsewhere. It can verify too.
 func PrivateKey(signer crypto.Signer) Key {
-	if signer == nil {
+	none := signer == nil
+	switch p := signer.(type) {
+	case *rsa.PrivateKey:
+		none = p == nil
+	case *ecdsa.PrivateKey:
+		none = p == nil
+	case ed25519.PrivateKey:
+		if none = p == nil; !none && len(p) != ed25519.PrivateKeySize {
+			return Key{err: fmt.Errorf("is no Ed25519 private key, which has 64 bytes, and ed25519.NewKeyFromSeed makes one of a seed (got %d)", len(p))}
+		}
+	}
+	if none {
 		return Key{err: errors.New("is nil")}
 	}
 	k := PublicKey(signer.Public())
@@ -125,6 +143,21 @@ func PrivateKey(signer crypto.Signer) Key {
 
 // Format writes a Key to logs without what is in it.
 func (k Key) Format(f fmt.State, _ rune) { io.WriteString(f, "webhook.Key(…)") }
+
+// check says what is wrong with k for the scheme, nil if nothing. A secret that was
+// read in the way of another provider would only be seen from each delivery being
+// refused.
+func (c *compiled) check(k Key, minSecret int) error {
+	switch err := k.check(c.Algorithm, minSecret); {
+	case err != nil:
+		return err
+	case c.whsec == whsecText && k.cut:
+		return errors.New("must be made by Secret, of the whole text: whsec_ is part of the scheme's secrets")
+	case c.whsec == whsecBase64 && bytes.HasPrefix(k.secret, []byte(whsec)):
+		return errors.New("must be made by SecretBase64: what follows whsec_ is base64 in the scheme's secrets")
+	}
+	return nil
+}
 
 // check says what is wrong with k for an algorithm, nil if nothing.
 func (k Key) check(a Algorithm, minSecret int) error {
@@ -139,8 +172,12 @@ func (k Key) check(a Algorithm, minSecret int) error {
 			return errors.New("must be an Ed25519 key")
 		}
 	case ECDSAP256SHA256, ECDSAP256SHA256Raw:
-		if p, ok := k.public.(*ecdsa.PublicKey); !ok || p.Curve != elliptic.P256() {
+		p, ok := k.public.(*ecdsa.PublicKey)
+		if !ok || p.Curve != elliptic.P256() {
 			return errors.New("must be an ECDSA key on P-256")
+		}
+		if !onCurve(p) {
+			return errors.New("must be an ECDSA key on P-256, and this is no point of it")
 		}
 	case RSASHA256, RSASHA1Legacy, RSAPSSSHA512:
 		p, ok := k.public.(*rsa.PublicKey)
@@ -159,4 +196,12 @@ func (k Key) check(a Algorithm, minSecret int) error {
 		}
 	}
 	return nil
+}
+
+// onCurve reports whether p is a point of its curve. One that was made by hand
+// may have no coordinates at all, and then crypto/ecdsa panics.
+func onCurve(p *ecdsa.PublicKey) (ok bool) {
+	defer func() { ok = recover() == nil && ok }()
+	_, err := p.ECDH()
+	return err == nil
 }

@@ -28,8 +28,8 @@ const maxSignature = 1024
 // keyring is the keys of a verifier under one algorithm.
 type keyring struct {
 	alg  Algorithm
-	keys []Key
-	pool sync.Pool // of *scratch
+	keys func() []Key // a function, of which printing a Verifier or a Transport shows nothing
+	pool sync.Pool    // of *scratch
 }
 
 // scratch is what one verification needs beside the delivery, kept for the
@@ -47,14 +47,16 @@ type scratch struct {
 	sum  [sha512.Size]byte
 }
 
-func newKeyring(alg Algorithm, keys []Key) *keyring { return &keyring{alg: alg, keys: keys} }
+func newKeyring(alg Algorithm, keys []Key) *keyring {
+	return &keyring{alg: alg, keys: func() []Key { return keys }}
+}
 
 func (k *keyring) get() *scratch {
 	if x, ok := k.pool.Get().(*scratch); ok {
 		return x
 	}
 	x := &scratch{sigs: make([][]byte, 0, maxSignatures), store: make([]byte, 0, 256), text: make([]byte, 0, 256)}
-	for _, key := range k.keys {
+	for _, key := range k.keys() {
 		switch k.alg {
 		case HMACSHA256:
 			x.macs = append(x.macs, hmac.New(sha256.New, key.secret))
@@ -111,7 +113,7 @@ func (k *keyring) match(x *scratch, before, body, after []byte) int {
 			}
 		}
 	case SHA256Legacy:
-		for i, key := range k.keys {
+		for i, key := range k.keys() {
 			x.plan.Reset()
 			x.plan.Write(key.secret)
 			x.plan.Write(before)
@@ -125,7 +127,7 @@ func (k *keyring) match(x *scratch, before, body, after []byte) int {
 	case Token, TokenSHA256:
 		// Digests have one length, so a comparison takes as long whatever the
 		// length of the token.
-		for i, key := range k.keys {
+		for i, key := range k.keys() {
 			want := sha256.Sum256(key.secret)
 			for _, sig := range x.sigs {
 				if k.alg == Token {
@@ -138,7 +140,7 @@ func (k *keyring) match(x *scratch, before, body, after []byte) int {
 		}
 	case Ed25519:
 		message := append(append(append(make([]byte, 0, len(before)+len(body)+len(after)), before...), body...), after...)
-		for i, key := range k.keys {
+		for i, key := range k.keys() {
 			for _, sig := range x.sigs {
 				hit(i, ed25519.Verify(key.public.(ed25519.PublicKey), message, sig))
 			}
@@ -148,7 +150,7 @@ func (k *keyring) match(x *scratch, before, body, after []byte) int {
 			return -1 // no algorithm, no match
 		}
 		sum := x.digest(x.plan, before, body, after)
-		for i, key := range k.keys {
+		for i, key := range k.keys() {
 			for _, sig := range x.sigs {
 				hit(i, verifyDigest(k.alg, key.public, sum, sig))
 			}

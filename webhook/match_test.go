@@ -41,6 +41,26 @@ func TestEveryKeyIsTried(t *testing.T) {
 	}
 }
 
+// webhook 36: the memory that a long message or an odd header took is not kept
+// for the next delivery.
+func TestLargeScratchIsNotKept(t *testing.T) {
+	ring := newKeyring(HMACSHA256, []Key{Secret("0123456789")})
+	for range 100 { // a pool may lose what it is given
+		x := ring.get()
+		if cap(x.text) > 4<<10 || cap(x.store) > 4<<10 {
+			t.Fatalf("kept: %d and %d bytes", cap(x.text), cap(x.store))
+		}
+		x.text = make([]byte, 0, 4<<10+1)
+		ring.put(x)
+		x = ring.get()
+		if cap(x.text) > 4<<10 || cap(x.store) > 4<<10 {
+			t.Fatalf("kept: %d and %d bytes", cap(x.text), cap(x.store))
+		}
+		x.store = make([]byte, 0, 4<<10+1)
+		ring.put(x)
+	}
+}
+
 // One delivery leaves nothing behind for the next.
 func TestScratchIsCleared(t *testing.T) {
 	v, err := New(Config{Scheme: Stripe(), Keys: []Key{Secret("0123456789")}})

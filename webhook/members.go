@@ -12,11 +12,19 @@ import (
 // their exact names.
 type members map[string]json.RawMessage
 
+// maxNames is the most members of an object. Those of providers have a dozen, and
+// the additionalData of Adyen some dozens.
+const maxNames = 256
+
 // object reads a JSON object. It refuses one in which two names are the same or
 // differ in case alone: encoding/json takes "message" for Message, and of two
 // the last, where other parsers take the first. What one of them verifies, the
-// handler's would not be bound to read.
-func object(raw []byte) (members, bool) {
+// handler's would not be bound to read. For the same reason it refuses a name
+// that differs in case alone from one of known, which are those that a
+// signature covers or is found by: a signed member may be absent, and the
+// handler would read the other in its place. And it refuses one with more than
+// maxNames: nothing is known yet of whoever has sent it, and each costs time.
+func object(raw []byte, known ...string) (members, bool) {
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
 		return nil, false
@@ -24,10 +32,15 @@ func object(raw []byte) (members, bool) {
 	m, folded := members{}, map[string]bool{}
 	for dec.More() {
 		t, err := dec.Token()
-		if err != nil {
+		if err != nil || len(m) == maxNames {
 			return nil, false
 		}
 		name := t.(string) // or Token would have failed
+		for _, k := range known {
+			if name != k && strings.EqualFold(name, k) {
+				return nil, false
+			}
+		}
 		var value json.RawMessage
 		if dec.Decode(&value) != nil || folded[fold(name)] {
 			return nil, false

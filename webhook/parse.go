@@ -24,6 +24,14 @@ func one(h http.Header, key string) (string, error) {
 // parse reads signatures, time and ID from the header.
 func (c *compiled) parse(h http.Header, x *scratch, v *values) error {
 	for _, key := range c.headers {
+		if c.lines {
+			for _, text := range h[key] {
+				if err := c.signatures(text, x, v); err != nil {
+					return err
+				}
+			}
+			continue
+		}
 		text, err := one(h, key)
 		switch {
 		case err == ErrNoSignature && c.AlsoHeader != "":
@@ -104,7 +112,7 @@ func (c *compiled) signatures(text string, x *scratch, v *values) error {
 		for more := true; more; {
 			var item string
 			item, text, more = strings.Cut(text, f.sep)
-			if sig, ok := strings.CutPrefix(trimSpaces(item), f.prefix); ok {
+			if sig, ok := strings.CutPrefix(trimSpaces(item), f.prefix); ok || f.optional && sig != "" {
 				if err := c.add(sig, x); err != nil {
 					return err
 				}

@@ -1,6 +1,9 @@
 package webhook
 
-import "time"
+import (
+	"net/http"
+	"time"
+)
 
 // hmacBody is the most common scheme: HMAC-SHA256 over the body.
 func hmacBody(name, header string, f Format, e Encoding) Scheme {
@@ -35,6 +38,9 @@ func GitLab() Scheme {
 
 // GitLabToken is the secret token of GitLab. It signs nothing: whoever has seen
 // one delivery can make others.
+//
+// Implemented from the provider's description; no published example was at
+// hand.
 func GitLabToken() Scheme { return token("gitlab-token", "X-Gitlab-Token") }
 
 func token(name, header string) Scheme {
@@ -51,17 +57,16 @@ func Gogs() Scheme { return hmacBody("gogs", "X-Gogs-Signature", Format{}, Hex) 
 func Bitbucket() Scheme { return hmacBody("bitbucket", "X-Hub-Signature", Prefixed("sha256="), Hex) }
 
 // Stripe is Stripe. The key is the whole text of the secret, whsec_ included:
-// [Secret].
+// [Secret]. Stripe signs each attempt anew; see [Config.Key].
 func Stripe() Scheme {
 	return Scheme{
 		Name: "stripe", Algorithm: HMACSHA256, Header: "Stripe-Signature", Format: Pairs(",", "t", "v1"), Encoding: Hex,
-		TimeFormat: UnixSeconds, Signed: "{time}.{body}", Tolerance: 5 * time.Minute, EventField: "id",
+		TimeFormat: UnixSeconds, Signed: "{time}.{body}", Tolerance: 5 * time.Minute, EventField: "id", whsec: whsecText,
 	}
 }
 
 // Slack is the Events API, slash commands and interactive components of Slack,
-// with the signing secret. Slack signs each attempt anew: to do an event once,
-// compare [Delivery.EventID].
+// with the signing secret. Slack signs each attempt anew; see [Config.Key].
 func Slack() Scheme {
 	return Scheme{
 		Name: "slack", Algorithm: HMACSHA256, Header: "X-Slack-Signature", Format: Prefixed("v0="), Encoding: Hex,
@@ -71,16 +76,19 @@ func Slack() Scheme {
 }
 
 // Shopify is Shopify, with the client secret. After a rotation it signs with the
-// old one for up to an hour.
+// old one for up to an hour. The topic is in a header field that is not signed,
+// and an order has one body for several: see [Config.Name].
 func Shopify() Scheme { return hmacBody("shopify", "X-Shopify-Hmac-Sha256", Format{}, Base64) }
 
 // StandardWebhooks is https://www.standardwebhooks.com with symmetric keys, as
-// Clerk, Resend, OpenAI and others send. The secret is for [SecretBase64].
+// Clerk, Resend, OpenAI and others send. The secret is for [SecretBase64]. An
+// attempt that is made again has the ID of the first and another time; see
+// [Config.Key].
 func StandardWebhooks() Scheme {
 	return Scheme{
 		Name: "standard-webhooks", Algorithm: HMACSHA256, Header: "Webhook-Signature", Format: List(" ", "v1,"), Encoding: Base64,
 		IDHeader: "Webhook-Id", TimeHeader: "Webhook-Timestamp", TimeFormat: UnixSeconds,
-		Signed: "{id}.{time}.{body}", Tolerance: 5 * time.Minute, MinSecret: 24,
+		Signed: "{id}.{time}.{body}", Tolerance: 5 * time.Minute, MinSecret: 24, whsec: whsecBase64,
 	}
 }
 
@@ -101,35 +109,45 @@ func Svix() Scheme {
 	return s
 }
 
-// Square is Square. It signs the URL.
+// Square is Square. It signs the URL, and the body right after it. So that the
+// end of the query cannot be moved to the beginning of the body, a body is
+// refused that does not look like a JSON object or array, which all of Square's
+// are; give Square no URL with a bare { or [ in its query.
 func Square() Scheme {
 	s := hmacBody("square", "X-Square-Hmacsha256-Signature", Format{}, Base64)
-	s.Signed, s.EventField = "{url}{body}", "event_id"
+	s.Signed, s.EventField, s.bodyJSON = "{url}{body}", "event_id", true
 	return s
 }
 
 // HubSpot is version 3 of HubSpot's signature, with the client secret. It signs
-// the URL.
+// the URL, and the body right after it: what is said of [Square] is true of it.
+// A GET or DELETE, which HubSpot sends without a body, is refused with one.
 func HubSpot() Scheme {
 	return Scheme{
 		Name: "hubspot", Algorithm: HMACSHA256, Header: "X-HubSpot-Signature-v3", Encoding: Base64,
 		TimeHeader: "X-HubSpot-Request-Timestamp", TimeFormat: UnixMillis,
 		Signed: "{method}{url-hubspot}{body}{time}", Tolerance: 5 * time.Minute,
 		Methods: []string{"GET", "POST", "PUT", "PATCH", "DELETE"},
-		Strip:   []string{"X-HubSpot-Signature", "X-HubSpot-Signature-Version"},
+		Strip:   []string{"X-HubSpot-Signature", "X-HubSpot-Signature-Version"}, bodyJSON: true,
 	}
 }
 
 // HubSpotV2 is the older signature of HubSpot: without a time, and a plain
-// hash, which is weaker than an HMAC. It signs the URL.
+// hash of the secret and what is signed. Whoever has seen one delivery can make
+// others without the secret, with a body that begins with that of the first
+// and goes on with some bytes of padding and any text (length extension). Each is
+// another delivery for a Store, and a parser that stops after the first JSON
+// value takes it for the true one: have all of the body parsed, as
+// json.Unmarshal does, or better, use [HubSpot]. It signs the URL, as [HubSpot].
 func HubSpotV2() Scheme {
 	return Scheme{
 		Name: "hubspot-v2", Algorithm: SHA256Legacy, Header: "X-HubSpot-Signature", Encoding: Hex,
-		Signed: "{method}{url}{body}", Methods: []string{"GET", "POST", "PUT", "PATCH", "DELETE"},
+		Signed: "{method}{url}{body}", Methods: []string{"GET", "POST", "PUT", "PATCH", "DELETE"}, bodyJSON: true,
 	}
 }
 
-// HubSpotV1 is the oldest signature of HubSpot: see [HubSpotV2].
+// HubSpotV1 is the oldest signature of HubSpot, over the body alone. It is as
+// weak as [HubSpotV2].
 func HubSpotV1() Scheme {
 	return Scheme{Name: "hubspot-v1", Algorithm: SHA256Legacy, Header: "X-HubSpot-Signature", Encoding: Hex, Signed: "{body}"}
 }
@@ -146,8 +164,8 @@ func SendGrid() Scheme {
 
 // Discord is interactions and webhook events of Discord, with the public key of
 // the application ([PublicKeyText]). The PING of interactions is answered; that
-// of webhook events, type 0, is the handler's. The window of five minutes is
-// the kit's.
+// of webhook events, type 0, is the handler's, and Discord wants a 204 for it. The
+// window of five minutes is the kit's.
 //
 // Implemented from the provider's description; no published example was at
 // hand.
@@ -225,10 +243,19 @@ func Meta(verifyToken string) Scheme {
 // hand. So are [Xero] and [WooCommerce].
 func LINE() Scheme { return hmacBody("line", "X-Line-Signature", Format{}, Base64) }
 
-// Xero is Xero, with the webhooks key.
-func Xero() Scheme { return hmacBody("xero", "X-Xero-Signature", Format{}, Base64) }
+// Xero is Xero, with the webhooks key. It takes an answer with a body or a cookie
+// for a failure, also that to the forged deliveries with which it tests the
+// endpoint (intent to receive). So refusals have no body here, and an
+// [Config.ErrorHandler] and the handler should not write one either.
+func Xero() Scheme {
+	s := hmacBody("xero", "X-Xero-Signature", Format{}, Base64)
+	s.bodiless = true
+	return s
+}
 
-// WooCommerce is WooCommerce.
+// WooCommerce is WooCommerce. The topic is not signed, as with [Shopify]. Nor is
+// the ping that it sends when a webhook is saved: that is refused, which its
+// admin page shows as an error, and deliveries come all the same.
 func WooCommerce() Scheme {
 	return hmacBody("woocommerce", "X-WC-Webhook-Signature", Format{}, Base64)
 }
@@ -272,21 +299,27 @@ func Vercel() Scheme {
 	return s
 }
 
-// Intercom is Intercom, with the client secret. It signs with HMAC-SHA1.
+// Intercom is Intercom, with the client secret. It signs with HMAC-SHA1. The
+// endpoint answers its HEAD test, by which Intercom sees that there is one.
 func Intercom() Scheme {
 	s := hmacBody("intercom", "X-Hub-Signature", Prefixed("sha1="), Hex)
 	s.Algorithm, s.EventField = HMACSHA1Legacy, "id"
+	s.Probe, s.probedBy = here, http.MethodHead
 	return s
 }
 
-// Mollie is Mollie's next-generation webhooks.
+// Mollie is Mollie's next-generation webhooks. For a day after a rotation it sends
+// a line of the field with each of the two signatures. Its library takes them
+// without the sha256= as well, and so does this.
 func Mollie() Scheme {
-	s := hmacBody("mollie", "X-Mollie-Signature", Prefixed("sha256="), Hex)
-	s.EventField = "id"
+	s := hmacBody("mollie", "X-Mollie-Signature", List(",", "sha256="), Hex)
+	s.EventField, s.lines, s.Format.optional = "id", true, true
 	return s
 }
 
-// Notion is Notion, with the verification token.
+// Notion is Notion, with the verification token. Notion sends that token to the
+// endpoint, before anyone has it: take it from the first POST without this
+// package, and only then configure it here.
 //
 // Implemented from the provider's description; no published example was at
 // hand.
@@ -308,7 +341,8 @@ func Typeform() Scheme {
 // The endpoint answers its GET test (CRC) with an HMAC of a text that anyone can
 // choose. The text must be 1 to 128 characters of base64, which no event is, so
 // that the answer is of no use for forging one; put a rate limit outside all
-// the same.
+// the same. It is made with the first of [Config.Keys]: in a rotation, that has to
+// be the secret which X has at that time.
 //
 // Implemented from the provider's description; no published example was at
 // hand.
@@ -382,7 +416,9 @@ func Recurly() Scheme {
 	return signedTime("recurly", "Recurly-Signature", TimeList(), UnixMillis, 5*time.Minute)
 }
 
-// Webflow is Webflow.
+// Webflow is Webflow, with the client secret of the OAuth application that made
+// the webhook, or the secret that came with it when it was made by the API. One
+// made in the dashboard may not be signed.
 //
 // Implemented from the provider's description; no published example was at
 // hand.
@@ -436,10 +472,16 @@ func Wise() Scheme {
 
 // Telegram is the Bot API of Telegram, with the secret_token of setWebhook. It
 // signs nothing: whoever has seen one delivery can make others.
+//
+// Implemented from the provider's description; no published example was at
+// hand.
 func Telegram() Scheme { return token("telegram", "X-Telegram-Bot-Api-Secret-Token") }
 
 // Postmark is Postmark, with the "user:password" of the webhook's URL as the
 // secret. It signs nothing: whoever has seen one delivery can make others.
+//
+// Implemented from the provider's description; no published example was at
+// hand.
 func Postmark() Scheme {
 	s := token("postmark", "Authorization")
 	s.Format, s.Encoding = Prefixed("Basic "), Base64

@@ -56,6 +56,8 @@ func newGuard(c Config, s *compiled, tolerance time.Duration) (*guard, error) {
 		bad("Lease: must be between 1s and 1h (got %v)", c.Lease)
 	}
 	switch {
+	case c.Keep == 0 && tolerance == 0 && s.needsWindow():
+		g.keep = 8 * 24 * time.Hour
 	case c.Keep == 0 && tolerance == 0:
 		g.keep = 72 * time.Hour
 	case c.Keep == 0:
@@ -96,10 +98,12 @@ type claim struct {
 func (g *guard) claim(ctx context.Context, d *Delivery, custom func(*Delivery) string) (*claim, error) {
 	sum := d.ReplayKey()
 	if custom != nil {
-		h := sha256.New()
-		io.WriteString(h, "key\x00"+d.Scheme+"\x00")
-		io.WriteString(h, custom(d))
-		h.Sum(sum[:0])
+		if key := custom(d); key != "" {
+			h := sha256.New()
+			io.WriteString(h, "key\x00"+d.Scheme+"\x00")
+			io.WriteString(h, key)
+			h.Sum(sum[:0])
+		}
 	}
 	c := &claim{key: g.prefix + hex.EncodeToString(sum[:]), value: make([]byte, 17)}
 	c.value[0] = claimed
@@ -129,8 +133,11 @@ func (g *guard) claim(ctx context.Context, d *Delivery, custom func(*Delivery) s
 	return nil, ErrInFlight
 }
 
-// errLost says that the lease ended before the handler did.
-var errLost = errors.New("the handler took longer than the lease, and the delivery may have been handled twice")
+// errLost and errLate say that the lease ended before the handler did.
+var (
+	errLost = errors.New("the handler took longer than the lease, and the delivery may have been handled twice")
+	errLate = errors.New("the handler took longer than the lease; nobody else has the delivery, and it is remembered as handled")
+)
 
 // finish marks the delivery as done, unless the claim was lost to another.
 func (g *guard) finish(ctx context.Context, c *claim) error {
@@ -144,8 +151,16 @@ func (g *guard) settle(ctx context.Context, c *claim, value []byte, ttl time.Dur
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
 	defer cancel()
 	ok, err := g.store.CompareAndSwap(ctx, c.key, c.value, value, ttl)
-	if err == nil && !ok {
-		err = errLost
+	if err != nil || ok {
+		return err
 	}
-	return err
+	if value != nil { // it was handled, and its repetition must not be
+		if ok, err = g.store.CompareAndSwap(ctx, c.key, nil, value, ttl); err != nil {
+			return err
+		}
+		if ok {
+			return errLate
+		}
+	}
+	return errLost
 }

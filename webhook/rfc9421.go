@@ -38,8 +38,8 @@ type RFC9421Config struct {
 	// without quotes and backslashes. "" is any.
 	Tag string
 
-	// Tolerance is how far the created parameter may be from now. Zero is 5
-	// minutes. A signature without it is refused; one with an expires
+	// Tolerance is how far the created parameter may be from now, at most 366
+	// days. Zero is 5 minutes. A signature without it is refused; one with an expires
 	// parameter is refused from then on, too.
 	Tolerance time.Duration
 
@@ -55,7 +55,7 @@ type RFC9421Config struct {
 // field's.
 func RFC9421(c RFC9421Config) Scheme {
 	s := Scheme{
-		Name: "rfc9421", Algorithm: c.Algorithm, Encoding: Base64, Header: "Signature", NeedsURL: true,
+		Name: "rfc9421", Algorithm: c.Algorithm, Encoding: Base64, Header: "Signature", TimeFormat: UnixSeconds, NeedsURL: true,
 		Methods: []string{"POST", "PUT", "PATCH", "DELETE", "GET"},
 		Strip:   []string{"Signature-Input"}, Tolerance: c.Tolerance, MinSecret: 16,
 	}

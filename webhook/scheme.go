@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
@@ -23,7 +24,8 @@ type Scheme struct {
 	Encoding  Encoding
 
 	// Header is the field with the signature, and Format what else is in it.
-	// A delivery has exactly one line of it. Required, unless Verify is set.
+	// A delivery has exactly one line of it ([Mollie] has more). Required, unless
+	// Verify is set.
 	Header string
 	Format Format
 
@@ -34,7 +36,7 @@ type Scheme struct {
 	// TimeHeader is the field with the time of signing, and TimeFormat how it
 	// is written. With [Pairs] and [TimeList] the time is in Header instead.
 	// TimeField is a member of the JSON body, a number, for providers that put
-	// it there.
+	// it there. Dots lead into objects, as in EventField.
 	TimeHeader string
 	TimeField  string
 	TimeFormat TimeFormat
@@ -56,13 +58,15 @@ type Scheme struct {
 	Require map[string]string
 
 	// Tolerance is how far the signed time may be from now, in either
-	// direction. Zero is no check.
+	// direction, at most 366 days. Zero is no check. With a Verify of its own it is what
+	// [Message.Time] judges by, and needs a TimeFormat, which says that Verify
+	// reads a time.
 	Tolerance time.Duration
 
 	// MinSecret is the shortest secret that New accepts, in bytes. Zero is 8.
 	MinSecret int
 
-	// Methods are those of deliveries. nil is POST.
+	// Methods are those of deliveries, in upper case. nil is POST.
 	Methods []string
 
 	// NeedsURL says that a Verify of its own reads [Message.URL], so that
@@ -99,12 +103,36 @@ type Scheme struct {
 
 	// Probe answers GET requests, which are not signed, where the provider
 	// tests the endpoint so. Its error is the answer otherwise. nil is none,
-	// and GET is not allowed.
+	// and GET is not allowed. A route for POST alone does not let them through.
 	Probe func(*Message) (*Answer, error)
+
+	// bodyJSON says that the provider's bodies are JSON objects or arrays, or
+	// empty; see movable.
+	bodyJSON bool
+
+	// lines says that each signature may have a line of Header for itself.
+	lines bool
+
+	// whsec says how secrets are read that begin so.
+	whsec whsecForm
+
+	// probedBy is the method of requests for Probe, "" for GET.
+	probedBy string
+
+	// bodiless says that the provider takes an answer with a body for a failure,
+	// also of a refusal.
+	bodiless bool
 
 	// err is what is wrong with the arguments of a preset.
 	err error
 }
+
+type whsecForm uint8
+
+const (
+	whsecText whsecForm = iota + 1
+	whsecBase64
+)
 
 // Algorithm is how a signature is made.
 type Algorithm uint8
@@ -115,7 +143,7 @@ const (
 	HMACSHA256         Algorithm = iota + 1 // RFC 2104
 	HMACSHA512                              // RFC 2104
 	HMACSHA1Legacy                          // RFC 2104
-	SHA256Legacy                            // SHA-256 of the secret followed by what is signed
+	SHA256Legacy                            // SHA-256 of the secret followed by what is signed, which can be extended
 	Ed25519                                 // RFC 8032
 	ECDSAP256SHA256                         // ASN.1 DER, as of RFC 3279 section 2.2.3
 	ECDSAP256SHA256Raw                      // r and s in 64 bytes, as of RFC 9421 section 3.3.4
@@ -153,6 +181,7 @@ const (
 type Format struct {
 	kind               formatKind
 	prefix, sep, timed string
+	optional           bool // the prefix of a list
 }
 
 type formatKind uint8
@@ -184,10 +213,17 @@ func TimeList() Format { return Format{kind: timeList, sep: ","} }
 
 // problem is what is wrong with f, "" if nothing.
 func (f Format) problem() string {
+	leading := func(s string) bool { return s != "" && (s[0] == ' ' || s[0] == '\t') }
 	switch {
+	case leading(f.prefix) || leading(f.timed):
+		return "must have no space before a name or a prefix, it is cut off"
 	case f.kind != pairs && f.kind != list && f.kind != timeList:
 	case f.sep == "":
 		return "must have a separator"
+	case strings.Contains(f.prefix, f.sep) || strings.Contains(f.timed, f.sep):
+		return "must have no separator in a name or a prefix"
+	case f.kind == pairs && strings.Contains(f.sep+f.timed+f.prefix, "="):
+		return "must have no equals sign in the separator or a name"
 	case f.kind == pairs && (f.timed == "" || f.prefix == "" || f.timed == f.prefix):
 		return "must have a name for the time and another for signatures"
 	}
@@ -259,6 +295,7 @@ type compiled struct {
 	before, after []piece // of Signed, around the body
 	needsURL      bool
 	extras        bool // deliveries have extras
+	touching      bool // url and body are signed one beside the other
 	sigSize       int  // 0 varies
 	headers       []string
 	require       [][2]string
@@ -301,8 +338,8 @@ func (s Scheme) compile() (*compiled, error) {
 		c.strip = append(c.strip, name("Strip", k))
 	}
 	c.strip = append(c.strip, c.headers...)
-	if s.Tolerance < 0 {
-		bad("Tolerance", "must not be negative", s.Tolerance.String())
+	if s.Tolerance < 0 || s.Tolerance > maxTolerance {
+		bad("Tolerance", "must be between 0 and 366 days", s.Tolerance.String())
 	}
 	if s.MinSecret < 0 {
 		bad("MinSecret", "must not be negative", fmt.Sprint(s.MinSecret))
@@ -315,10 +352,21 @@ func (s Scheme) compile() (*compiled, error) {
 	} else {
 		c.Methods = append([]string(nil), s.Methods...)
 	}
+	if c.probedBy == "" {
+		c.probedBy = http.MethodGet
+	}
+	for _, m := range s.Methods {
+		if !isToken(m) || m != strings.ToUpper(m) {
+			bad("Methods", "is not the name of a method in upper case", m)
+		}
+	}
 	if s.Algorithm > TokenSHA256 || s.Algorithm == 0 && s.Verify == nil {
 		bad("Algorithm", "is not one", fmt.Sprint(s.Algorithm))
 	}
 	if s.Verify != nil {
+		if s.Tolerance > 0 && s.TimeFormat == 0 {
+			bad("Tolerance", "there is no time to judge, or TimeFormat does not say so", s.Tolerance.String())
+		}
 		return c, errors.Join(errs...)
 	}
 
@@ -347,6 +395,8 @@ func (s Scheme) compile() (*compiled, error) {
 		c.needsURL = true
 	}
 	c.extras = c.needsURL || uses(partMethod)
+	isURL := func(p piece) bool { return p.part == partURL || p.part == partURLHubSpot }
+	c.touching = len(c.before) > 0 && isURL(c.before[len(c.before)-1]) || len(c.after) > 0 && isURL(c.after[0])
 	times := 0
 	for _, there := range []bool{s.Format.kind == pairs || s.Format.kind == timeList, s.TimeHeader != "", s.TimeField != ""} {
 		if there {
@@ -374,6 +424,31 @@ func (s Scheme) compile() (*compiled, error) {
 		bad("IDHeader", "must be set exactly where Signed has an {id}", s.IDHeader)
 	}
 	return c, errors.Join(errs...)
+}
+
+// needsWindow reports whether a delivery that the store has forgotten could be
+// sent again with another body, and has a time by which that can be seen.
+func (c *compiled) needsWindow() bool { return c.NeedsStore && c.TimeFormat != 0 }
+
+// movable reports whether a body that comes with this method may have the end of
+// the URL in it: nothing tells them apart in what is signed. Content in a GET,
+// HEAD or DELETE has no meaning (RFC 9110 sections 9.3.1, 9.3.2 and 9.3.5), so
+// that nobody would miss it. Where bodies are JSON, one that does not begin and
+// end as such has something else before it, or lacks what is in the URL now.
+func (c *compiled) movable(method string, body []byte) bool {
+	switch {
+	case !c.touching:
+		return false
+	case method == http.MethodGet, method == http.MethodHead, method == http.MethodDelete:
+		return true
+	}
+	return c.bodyJSON && !looksJSON(body)
+}
+
+// looksJSON reports whether b begins and ends as a JSON object or array does.
+func looksJSON(b []byte) bool {
+	b = bytes.Trim(b, " \t\r\n")
+	return len(b) > 1 && (b[0] == '{' && b[len(b)-1] == '}' || b[0] == '[' && b[len(b)-1] == ']')
 }
 
 // size is the length of a signature in bytes, or 0 where it varies.

@@ -63,7 +63,7 @@ func (c *compiled) sign(o *Outgoing, keys []Key) error {
 	}
 	for _, k := range keys {
 		// The shortest secret is the receiver's rule.
-		if err := k.check(c.Algorithm, 1); err != nil {
+		if err := c.check(k, 1); err != nil {
 			return errors.New("webhook: the key to sign with " + err.Error())
 		}
 	}
@@ -107,11 +107,19 @@ func printable(s string) bool {
 }
 
 func (c *compiled) signHeader(o *Outgoing, keys []Key) error {
+	if len(o.Body) > 0 && c.movable(o.Method, o.Body) {
+		if c.movable(o.Method, []byte("{}")) {
+			return errors.New("webhook: Outgoing.Body: must be empty, the scheme " + c.Name + " has none with " + o.Method)
+		}
+		return errors.New("webhook: Outgoing.Body: must be empty, a JSON object or an array, the scheme " + c.Name + " has no other")
+	}
 	v := values{id: o.ID, method: o.Method, url: o.URL, time: c.timeText(o.Time)}
 	if c.TimeField != "" {
-		if err := o.setTimeField(c.TimeField, v.time); err != nil {
+		body, err := setField(o.Body, c.TimeField, v.time)
+		if err != nil {
 			return err
 		}
+		o.Body = body
 	}
 	text, split := c.render(nil, &v)
 	message := append(append(append([]byte(nil), text[:split]...), o.Body...), text[split:]...)
@@ -125,6 +133,7 @@ func (c *compiled) signHeader(o *Outgoing, keys []Key) error {
 	}
 	f := c.Format
 	var line string
+	var more []string
 	switch f.kind {
 	case bare, prefixed:
 		line = f.prefix + sigs[0]
@@ -143,11 +152,13 @@ func (c *compiled) signHeader(o *Outgoing, keys []Key) error {
 		for i, s := range sigs {
 			sigs[i] = f.prefix + s
 		}
-		line = strings.Join(sigs, f.sep)
+		if line = strings.Join(sigs, f.sep); c.lines {
+			line, more = sigs[0], sigs[1:]
+		}
 	case timeList:
 		line = v.time + f.sep + strings.Join(sigs, f.sep)
 	}
-	o.Header[c.Header] = []string{line}
+	o.Header[c.Header] = append([]string{line}, more...)
 	if c.TimeHeader != "" {
 		o.Header[c.TimeHeader] = []string{v.time}
 	}
@@ -170,16 +181,26 @@ func (c *compiled) timeText(t time.Time) string {
 	return strconv.FormatInt(t.Unix(), 10)
 }
 
-// setTimeField puts the time into the body.
-func (o *Outgoing) setTimeField(name, text string) error {
+// setField returns a JSON object with another member, where field finds it.
+func setField(body []byte, path, text string) (json.RawMessage, error) {
+	name, rest, nested := strings.Cut(path, ".")
 	var object map[string]json.RawMessage
-	if json.Unmarshal(o.Body, &object) != nil || object == nil {
-		return errors.New("webhook: Outgoing.Body: must be a JSON object")
+	if json.Unmarshal(body, &object) != nil || object == nil {
+		return nil, errors.New("webhook: Outgoing.Body: must be a JSON object, and so must what the time is in")
 	}
-	object[name] = json.RawMessage(text)
-	var err error
-	o.Body, err = json.Marshal(object)
-	return err
+	value := json.RawMessage(text)
+	if nested {
+		inner, there := object[name]
+		if !there {
+			inner = json.RawMessage("{}")
+		}
+		var err error
+		if value, err = setField(inner, rest, text); err != nil {
+			return nil, err
+		}
+	}
+	object[name] = value
+	return json.Marshal(object)
 }
 
 func encodeSignature(sig []byte, e Encoding) string {

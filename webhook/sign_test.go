@@ -63,7 +63,7 @@ func TestSignAndVerify(t *testing.T) {
 // Several keys sign side by side, where the scheme has room.
 func TestSignWithTwoKeys(t *testing.T) {
 	old, young := webhook.Secret(secret), webhook.Secret(secret2)
-	for _, s := range []webhook.Scheme{webhook.Stripe(), webhook.StandardWebhooks(), webhook.PagerDuty(), webhook.Recurly(), webhook.Box()} {
+	for _, s := range []webhook.Scheme{webhook.Stripe(), webhook.StandardWebhooks(), webhook.PagerDuty(), webhook.Recurly(), webhook.Box(), webhook.Mollie()} {
 		o := &webhook.Outgoing{Body: []byte(event)}
 		if err := webhook.Sign(s, o, young, old); err != nil {
 			t.Fatal(err)
@@ -79,6 +79,7 @@ func TestSignWithTwoKeys(t *testing.T) {
 
 func TestSignRefuses(t *testing.T) {
 	_, public := keyPair(t, webhook.Ed25519)
+	private, _ := keyPair(t, webhook.RSASHA256)
 	for name, c := range map[string]struct {
 		scheme webhook.Scheme
 		out    webhook.Outgoing
@@ -98,11 +99,51 @@ func TestSignRefuses(t *testing.T) {
 		"no object":  {webhook.Linear(), webhook.Outgoing{Body: []byte("[]")}, []webhook.Key{webhook.Secret(secret)}},
 		"no items":   {webhook.Adyen(), webhook.Outgoing{Body: []byte("{}")}, []webhook.Key{webhook.Secret(secret)}},
 		"no form":    {webhook.Twilio(), webhook.Outgoing{URL: address, Body: []byte("{}")}, []webhook.Key{webhook.Secret(secret)}},
+		"bad query":  {webhook.Twilio(), webhook.Outgoing{URL: address + "&x=%zz"}, []webhook.Key{webhook.Secret(secret)}},
+		"not of its type": {webhook.AWSSNS(nil),
+			webhook.Outgoing{Body: []byte(`{"Type":"Notification","TopicArn":"a","Message":"m","Token":"t"}`)}, []webhook.Key{private}},
+		"other case": {webhook.Adyen(),
+			webhook.Outgoing{Body: []byte(`{"notificationItems":[{"NotificationRequestItem":{"PspReference":"a"}}]}`)}, []webhook.Key{webhook.Secret(secret)}},
 		"no such field": {webhook.RFC9421(webhook.RFC9421Config{Algorithm: webhook.HMACSHA256, Components: []string{"x-none"}}),
 			webhook.Outgoing{URL: address}, []webhook.Key{webhook.Secret(secret)}},
 	} {
-		if err := webhook.Sign(c.scheme, &c.out, c.keys...); err == nil || !strings.HasPrefix(err.Error(), "webhook: ") {
+		err := webhook.Sign(c.scheme, &c.out, c.keys...)
+		if err == nil || !strings.HasPrefix(err.Error(), "webhook: ") {
 			t.Errorf("%s: %v", name, err)
+		}
+		if name == "bad query" && !strings.Contains(err.Error(), "Outgoing.URL") {
+			t.Errorf("%s: it is not said what is wrong: %v", name, err)
+		}
+		if name == "no form" && !strings.Contains(err.Error(), "Outgoing.Body: must be a form") {
+			t.Errorf("%s: it is not said what is wrong: %v", name, err)
+		}
+	}
+}
+
+// A time that is further in in the body is written where it is read.
+func TestTimeFieldPath(t *testing.T) {
+	for path, bodies := range map[string][]string{
+		"at": {`{}`, `{"at":1}`}, "meta.at": {`{}`, `{"meta":{}}`, `{"meta":{"at":"x","b":[1]},"c":2}`}, "a.b.c": {`{"a":{"x":1}}`},
+	} {
+		s := webhook.Linear()
+		s.TimeField = path
+		for _, body := range bodies {
+			o := webhook.Outgoing{Body: []byte(body)}
+			if err := webhook.Sign(s, &o, webhook.Secret(secret)); err != nil {
+				t.Fatal(err)
+			}
+			d, err := newVerifier(t, config(s, secret)).VerifyBytes(o.Header, o.Body)
+			if err != nil || d.Time.IsZero() {
+				t.Errorf("%s in %s, which became %s: %v", path, body, o.Body, err)
+			}
+			if strings.Contains(body, `"c":2`) && (!strings.Contains(string(o.Body), `"c":2`) || !strings.Contains(string(o.Body), `"b":[1]`)) {
+				t.Errorf("members are gone: %s", o.Body)
+			}
+		}
+		const odd = `{"meta":1,"a":{"b":null},"at":0}`
+		o := webhook.Outgoing{Body: []byte(odd)}
+		if err := webhook.Sign(s, &o, webhook.Secret(secret)); (err == nil) != (path == "at") || err != nil && string(o.Body) != odd {
+			t.Errorf("%s: %v, body %q", path, err, o.Body)
 		}
 	}
 }

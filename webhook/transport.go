@@ -38,10 +38,13 @@ type TransportConfig struct {
 // one: set it when a delivery may be tried again, so that the receiver knows it
 // for the same. Otherwise each request gets a random one. The time is that of
 // the call. The request itself is not modified.
+//
+// What a redirect leads to is signed, too: a client that sends webhooks should
+// follow none.
 type Transport struct {
 	base    http.RoundTripper
 	scheme  *compiled
-	keys    []Key
+	ring    *keyring
 	maxBody int64
 }
 
@@ -59,7 +62,7 @@ func NewTransport(c TransportConfig) (*Transport, error) {
 		errs = append(errs, errors.New("webhook: Keys: is required (got none)"))
 	}
 	for i, k := range c.Keys {
-		if err := k.check(s.Algorithm, s.MinSecret); err != nil {
+		if err := s.check(k, s.MinSecret); err != nil {
 			errs = append(errs, fmt.Errorf("webhook: Keys[%d]: %w", i, err))
 		} else if k.public != nil && k.signer == nil {
 			errs = append(errs, fmt.Errorf("webhook: Keys[%d]: must be a PrivateKey", i))
@@ -80,7 +83,7 @@ func NewTransport(c TransportConfig) (*Transport, error) {
 	if c.Base == nil {
 		c.Base = http.DefaultTransport
 	}
-	return &Transport{base: c.Base, scheme: s, keys: slices.Clone(c.Keys), maxBody: c.MaxBody}, nil
+	return &Transport{base: c.Base, scheme: s, ring: newKeyring(s.Algorithm, slices.Clone(c.Keys)), maxBody: c.MaxBody}, nil
 }
 
 // RoundTrip implements [http.RoundTripper].
@@ -101,7 +104,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 			o.ID = lines[0]
 		}
 	}
-	if err := t.scheme.sign(o, t.keys); err != nil {
+	if err := t.scheme.sign(o, t.ring.keys()); err != nil {
 		return nil, err
 	}
 	out := r.WithContext(r.Context())

@@ -1,17 +1,23 @@
 package webhook_test
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/asn1"
+	"encoding/hex"
+	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"example.com/plainware/webhook"
 )
@@ -47,8 +53,10 @@ func TestTransportSignsWhatIsSent(t *testing.T) {
 		"no path, query":    {rfc, "https://hooks.example?a=b", nil},
 		"user and fragment": {rfc, "https://user:pass@hooks.example/in#part", nil},
 		"Host":              {rfc, "https://10.0.0.1/in", func(r *http.Request) { r.Host = "hooks.example" }},
-		"no method":         {hubSpot, "https://hooks.example/in", func(r *http.Request) { r.Method = "" }},
-		"no method, rfc":    {rfc, "https://hooks.example/in", func(r *http.Request) { r.Method = "" }},
+		"no method": {hubSpot, "https://hooks.example/in", func(r *http.Request) {
+			r.Method, r.Body, r.ContentLength = "", http.NoBody, 0 // a GET of HubSpot's has no body
+		}},
+		"no method, rfc": {rfc, "https://hooks.example/in", func(r *http.Request) { r.Method = "" }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, err := http.NewRequestWithContext(t.Context(), "POST", c.url, strings.NewReader(event))
@@ -122,6 +130,47 @@ func TestTransportOwnScheme(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "Scheme.Name") {
 		t.Error(err)
 	}
+}
+
+// webhook 28: printing a Transport or a Verifier, or what has one in it, shows
+// nothing of its keys.
+func TestNothingPrints(t *testing.T) {
+	tr := newTransport(t, webhook.TransportConfig{Keys: []webhook.Key{webhook.Secret(secret)}})
+	ver := newVerifier(t, config(webhook.GitHub(), secret))
+	for _, v := range []any{tr, *tr, struct{ t *webhook.Transport }{tr}, ver, struct{ v *webhook.Verifier }{ver}} {
+		for _, format := range []string{"%v", "%+v", "%#v", "%s", "%x"} {
+			text := fmt.Sprintf(format, v)
+			for _, form := range []string{secret, hex.EncodeToString([]byte(secret)), "48 49 50", "0x30, 0x31", "30 31 32"} {
+				if strings.Contains(text, form) {
+					t.Errorf("%s of %T: %s", format, v, text)
+				}
+			}
+		}
+	}
+}
+
+// A body that does not come does not hold a request whose context has ended.
+func TestTransportBlockedBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := newTransport(t, webhook.TransportConfig{
+			Keys: []webhook.Key{webhook.Secret(secret)},
+			Base: roundTrip(func(*http.Request) (*http.Response, error) { t.Error("sent"); return nil, errors.New("sent") }),
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		body, w := io.Pipe()
+		defer w.Close() // or the old code would hang
+		r, err := http.NewRequestWithContext(ctx, "POST", address, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		time.AfterFunc(time.Minute, func() { w.CloseWithError(errors.New("late")) })
+		_, err = tr.RoundTrip(r)
+		if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second {
+			t.Errorf("%v after %v", err, time.Since(start))
+		}
+	})
 }
 
 // oddSigner is a key elsewhere that answers with other numbers than it should.

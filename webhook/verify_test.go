@@ -2,6 +2,8 @@ package webhook_test
 
 import (
 	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -111,6 +113,48 @@ func TestTwoHeaderLines(t *testing.T) {
 	h := r.Header[s.Header]
 	r.Header[s.Header] = append(h, h[0])
 	refused(t, newVerifier(t, config(s, secret)), r, http.StatusUnauthorized)
+}
+
+// webhook 4: but of Mollie's, which sends a line for each of two secrets.
+// webhook 13: of several, one that is right is enough, and nothing else is.
+func TestMollieLines(t *testing.T) {
+	s := webhook.Mollie()
+	o := webhook.Outgoing{Body: []byte(event)}
+	if err := webhook.Sign(s, &o, webhook.Secret(secret), webhook.Secret(secret2)); err != nil {
+		t.Fatal(err)
+	}
+	lines := o.Header[s.Header]
+	if len(lines) != 2 || !strings.HasPrefix(lines[0], "sha256=") || !strings.HasPrefix(lines[1], "sha256=") {
+		t.Fatalf("signed with two keys: %q", lines)
+	}
+	a, b := lines[0], lines[1]
+	wrong := "sha256=" + strings.Repeat("0", 64)
+	v := newVerifier(t, config(s, secret))
+	many := slices.Repeat([]string{wrong}, 16)
+	for name, c := range map[string]struct {
+		lines []string
+		want  error
+	}{
+		"new and old":    {[]string{a, b}, nil},
+		"old and new":    {[]string{b, a}, nil},
+		"in one line":    {[]string{b + ", " + a}, nil},
+		"one":            {[]string{a}, nil},
+		"without prefix": {[]string{strings.TrimPrefix(a, "sha256=")}, nil},
+		"empty beside":   {[]string{"", a}, nil},
+		"bad beside":     {[]string{"sha256=zz", a}, nil},
+		"sixteen":        {append(many[:15:15], a), nil},
+		"the other's":    {[]string{b, b}, webhook.ErrMismatch},
+		"seventeen":      {append(many[:16:16], a), webhook.ErrMalformed},
+		"empty":          {[]string{"", ""}, webhook.ErrNoSignature},
+		"none":           {[]string{}, webhook.ErrNoSignature},
+		"bad":            {[]string{"sha256=zz", "sha256="}, webhook.ErrMalformed},
+		"other version":  {[]string{"sha512=" + a[7:]}, webhook.ErrMalformed},
+		"short":          {[]string{a[:len(a)-2]}, webhook.ErrMalformed},
+	} {
+		if _, err := v.VerifyBytes(http.Header{s.Header: c.lines}, o.Body); err != c.want {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+	}
 }
 
 // webhook 5: the SHA-1 signature alone is none for the GitHub preset.
@@ -256,6 +300,10 @@ func TestMaxBody(t *testing.T) {
 			}
 		}
 	}
+	// One that is announced to be longer is not looked at any further.
+	if _, err := v.Verify(with(httptest.NewRequest("POST", "/", nil), strings.Repeat("x", 1001))); err != webhook.ErrTooLarge {
+		t.Errorf("without a signature: %v", err)
+	}
 	if _, err := v.VerifyBytes(http.Header{}, make([]byte, 1001)); err != webhook.ErrTooLarge {
 		t.Errorf("VerifyBytes: %v", err)
 	}
@@ -299,7 +347,13 @@ func TestMalformedSignatures(t *testing.T) {
 	for _, preset := range []func() webhook.Scheme{webhook.GitHub, webhook.Shopify, webhook.Stripe, webhook.StandardWebhooks, webhook.Sanity, webhook.Recurly, webhook.Gitea} {
 		s := preset()
 		v := newVerifier(t, config(s, secret))
-		good := signed(t, s, webhook.Secret(secret), webhook.Outgoing{}).Header.Get(s.Header)
+		// Of one time and ID: at another, a bad one may be the true one.
+		o := webhook.Outgoing{ID: "msg_1", Time: time.UnixMilli(1_700_000_000_000)}
+		v.SetClock(func() time.Time { return o.Time })
+		good := signed(t, s, webhook.Secret(secret), o).Header.Get(s.Header)
+		if _, err := v.Verify(signed(t, s, webhook.Secret(secret), o)); err != nil {
+			t.Errorf("%s: %v", s.Name, err)
+		}
 		last := good[len(good)-1:]
 		for _, bad := range []string{
 			good[:len(good)-1], good[:len(good)-2], good + "00", good + "AA==", good + "=", "*" + good[1:],
@@ -309,7 +363,7 @@ func TestMalformedSignatures(t *testing.T) {
 			if bad == strings.ToUpper(good) && (s.Name == "gitea" || s.Name == "recurly") {
 				continue // hexadecimal digits may be in either case
 			}
-			r := signed(t, s, webhook.Secret(secret), webhook.Outgoing{Time: time.Now()})
+			r := signed(t, s, webhook.Secret(secret), o)
 			r.Header.Set(s.Header, bad)
 			if _, err := v.Verify(r); err == nil {
 				t.Errorf("%s: %q passed", s.Name, bad)
@@ -336,6 +390,23 @@ func TestReplayKeyHasScheme(t *testing.T) {
 	}
 	if first, again := da.ReplayKey(), da.ReplayKey(); first != again {
 		t.Error("two calls give two keys")
+	}
+}
+
+// webhook 25: where the name of a scheme ends is in the replay key, too.
+func TestReplayKeyHasEndOfName(t *testing.T) {
+	key := func(name, body string) [32]byte {
+		t.Helper()
+		s := webhook.GitHub()
+		s.Name = name
+		d, err := newVerifier(t, config(s, secret)).Verify(signed(t, s, webhook.Secret(secret), webhook.Outgoing{Body: []byte(body)}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d.ReplayKey()
+	}
+	if key("acme", "-eu{}") == key("acme-eu", "{}") {
+		t.Error("the same replay key")
 	}
 }
 
@@ -479,6 +550,21 @@ func TestStandardWebhooksVersions(t *testing.T) {
 	r.Header.Set("Webhook-Signature", v1a.Header.Get("Webhook-Signature")+" "+r.Header.Get("Webhook-Signature"))
 	if _, err := symmetric.Verify(r); err != nil {
 		t.Error(err)
+	}
+}
+
+// webhook 13: an ID is 512 bytes at most, whoever has signed it.
+func TestLongID(t *testing.T) {
+	s := webhook.StandardWebhooks()
+	v := newVerifier(t, config(s, secret))
+	for n, want := range map[int]error{1: nil, 512: nil, 513: webhook.ErrMalformed} {
+		id, at := strings.Repeat("i", n), fmt.Sprint(time.Now().Unix())
+		mac := hmac.New(sha256.New, []byte(secret))
+		mac.Write([]byte(id + "." + at + "." + event))
+		h := http.Header{"Webhook-Id": {id}, "Webhook-Timestamp": {at}, "Webhook-Signature": {"v1," + base64Of(mac.Sum(nil))}}
+		if d, err := v.VerifyBytes(h, []byte(event)); err != want || err == nil && d.ID != id {
+			t.Errorf("%d bytes: %v", n, err)
+		}
 	}
 }
 

@@ -32,15 +32,18 @@ type Config struct {
 	// URL is the address at which the provider calls, as it was given to the
 	// provider, without a query: required by schemes that sign it, which are
 	// Twilio, Square, HubSpot v2 and v3, MessageBird and RFC 9421. If it ends
-	// with the host, the path of the request is added as the client sent it;
-	// otherwise its own path is used, for proxies that change paths. The
-	// query is the request's. Host and X-Forwarded fields are never read, since
-	// whoever sends them could choose the address that was signed.
+	// with the host, or with the slash after it, the path of the request is added
+	// as the client sent it; otherwise its own path is used, for proxies that
+	// change paths. One that makes another path of / alone cannot be described:
+	// give the request its / back outside of Handler. The query is the request's.
+	// Host and X-Forwarded fields are never read, since whoever sends them could
+	// choose the address that was signed.
 	URL string
 
 	// Tolerance replaces that of the scheme: how far the signed time may be
-	// from now, in either direction. Zero is the scheme's. It needs a
-	// scheme with a signed time.
+	// from now, in either direction. Zero is the scheme's. Where the scheme has
+	// none and needs a Store (Mailgun, PayPal), zero is half of Keep: what the
+	// store has forgotten is too old then. It needs a scheme with a signed time.
 	Tolerance time.Duration
 
 	// MaxBody is the longest body in bytes, at most 1 GiB; a longer one is
@@ -52,6 +55,16 @@ type Config struct {
 	// this endpoint is called there: 1 to 64 letters, digits, ".", "_" and
 	// "-". Verifiers with one Store and Name share what they have seen. The
 	// store must be one that [store.Keep] accepts. nil is no replay guard.
+	//
+	// Where a provider says in a header field alone what kind of event it is,
+	// which is not signed, two events of different kinds with the same body are
+	// one delivery, and the second is not handled. Give each kind an address
+	// and a Verifier with a Name of its own then.
+	//
+	// The store is asked with the request's context and without a time limit of
+	// its own: while it hangs, deliveries wait for as long as the client
+	// does, so put a timeout outside. What is told to it after the handler ends
+	// after 5 seconds at the latest.
 	Store store.Store
 	Name  string
 
@@ -62,12 +75,21 @@ type Config struct {
 	Lease time.Duration
 
 	// Keep is how long a finished delivery is remembered, at most a year.
-	// Zero is 24 hours, or twice the tolerance if that is longer, and 72 hours
-	// for schemes without a window, whose deliveries can be replayed for ever.
+	// Zero is 24 hours, or twice the tolerance if that is longer, 8 days for
+	// Mailgun and PayPal (see Tolerance), and 72 hours for schemes without a
+	// window: their deliveries can be replayed afterwards.
 	Keep time.Duration
 
 	// Key returns what makes two deliveries the same, instead of
-	// [Delivery.ReplayKey]. Use nothing that is not signed.
+	// [Delivery.ReplayKey]. Use nothing that is not signed. "" stands for
+	// ReplayKey: some deliveries have no event ID. nil is always ReplayKey.
+	//
+	// Most providers that sign a time sign each attempt anew, which makes it
+	// another delivery. To handle an event once all the same, return its ID,
+	// unless the scheme's signature does not protect the body (Mailgun, PayPal,
+	// and those with a token):
+	//
+	//	Key: func(d *webhook.Delivery) string { id, _ := d.EventID(); return id },
 	Key func(*Delivery) string
 
 	// PassChallenges gives the provider's tests of the endpoint to the handler,
@@ -82,10 +104,12 @@ type Config struct {
 	// OnReject is called for each request that Handler does not pass on, apart
 	// from tests of the endpoint that it answers: with [ErrDuplicate] for one
 	// that is answered with 200. The error has no secret in it, no signature,
-	// and nothing of the body. nil is none.
+	// and nothing of the body; that of a [CertSource] may name the provider's
+	// host. nil is none.
 	OnReject func(*http.Request, error)
 
-	// ErrorHandler answers requests that are refused. nil is [WriteError].
+	// ErrorHandler answers requests that are refused. nil is [WriteError], and
+	// for [Xero] the status alone.
 	ErrorHandler func(http.ResponseWriter, *http.Request, error)
 
 	// Logger gets failures of the store after the handler, when the answer
@@ -97,6 +121,7 @@ const (
 	defaultMaxBody = 1 << 20
 	mostMaxBody    = 1 << 30
 	maxKeys        = 16
+	maxTolerance   = 366 * 24 * time.Hour
 )
 
 // Verifier verifies deliveries of one scheme. It is safe for concurrent use.
@@ -104,7 +129,7 @@ type Verifier struct {
 	scheme    *compiled
 	ring      *keyring
 	origin    string // of Config.URL
-	path      string // of Config.URL, "" for that of the request
+	path      string // of Config.URL, "" and "/" for that of the request
 	tolerance time.Duration
 	maxBody   int64
 	guard     *guard // nil without a store
@@ -133,8 +158,10 @@ func New(c Config) (*Verifier, error) {
 		bad("Keys: must be at most %d (got %d)", maxKeys, len(keys))
 	}
 	for i, k := range keys {
-		if err := k.check(s.Algorithm, s.MinSecret); err != nil {
+		if err := s.check(k, s.MinSecret); err != nil {
 			bad("Keys[%d]: %w", i, err)
+		} else if s.Algorithm == Token && len(k.secret) > maxSignature {
+			bad("Keys[%d]: must be a token of at most %d bytes, of which none longer is read (got %d)", i, maxSignature, len(k.secret))
 		}
 	}
 	v := &Verifier{scheme: s, ring: newKeyring(s.Algorithm, keys), tolerance: s.Tolerance, now: time.Now}
@@ -146,10 +173,10 @@ func New(c Config) (*Verifier, error) {
 		v.origin = "" // nobody asks for it
 	}
 	switch {
-	case c.Tolerance < 0 || c.Tolerance > 366*24*time.Hour:
+	case c.Tolerance < 0 || c.Tolerance > maxTolerance:
 		bad("Tolerance: must be between 0 and 366 days (got %v)", c.Tolerance)
-	case c.Tolerance > 0 && s.Verify == nil && s.TimeFormat == 0:
-		bad("Tolerance: the scheme signs no time (got %v)", c.Tolerance)
+	case c.Tolerance > 0 && s.TimeFormat == 0:
+		bad("Tolerance: the scheme signs no time that it could judge (got %v)", c.Tolerance)
 	case c.Tolerance > 0:
 		v.tolerance = c.Tolerance
 	}
@@ -163,6 +190,8 @@ func New(c Config) (*Verifier, error) {
 	}
 	if v.guard, err = newGuard(c, s, v.tolerance); err != nil {
 		errs = append(errs, err)
+	} else if v.tolerance == 0 && s.needsWindow() {
+		v.tolerance = v.guard.keep / 2
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -170,11 +199,14 @@ func New(c Config) (*Verifier, error) {
 
 	methods := s.Methods
 	v.probes = s.Probe != nil && !c.PassChallenges
-	if v.probes && !slices.Contains(methods, http.MethodGet) {
-		methods = append([]string{http.MethodGet}, methods...)
+	if v.probes && !slices.Contains(methods, s.probedBy) {
+		methods = append([]string{s.probedBy}, methods...)
 	}
 	v.methods = strings.Join(methods, ", ")
-	if c.ErrorHandler == nil {
+	switch {
+	case c.ErrorHandler == nil && s.bodiless:
+		c.ErrorHandler = writeStatus
+	case c.ErrorHandler == nil:
 		c.ErrorHandler = WriteError
 	}
 	if c.Logger == nil {
@@ -209,13 +241,16 @@ func publicURL(s string) (origin, path string, err error) {
 // readers, and r.ContentLength is its length. It does not consult the store;
 // [Verifier.Handler] does.
 //
-// The error is one of this package's. After an error the body of r may be
-// read or not.
+// The error is one of this package's, or wraps that of a body which has an HTTP
+// status of its own, as those of a timeout outside have. After an error the body
+// of r may be read or not.
 func (v *Verifier) Verify(r *http.Request) (*Delivery, error) {
-	rec, err := v.verify(r)
-	if err != nil {
+	var what verified
+	if err := v.verify(r, &what); err != nil {
 		return nil, err
 	}
+	rec := new(record)
+	rec.fill(v.scheme, &what)
 	rec.restore(r)
 	return &rec.Delivery, nil
 }
@@ -225,25 +260,31 @@ func (v *Verifier) Verify(r *http.Request) (*Delivery, error) {
 // header fields, whose names are in their canonical form. Body must not be
 // changed afterwards.
 func (v *Verifier) VerifyBytes(h http.Header, body []byte) (*Delivery, error) {
+	// Short enough to be inlined: a Delivery that the caller does not keep is
+	// on its stack then, and the verification allocates nothing.
+	return v.verifyBytes(new(Delivery), h, body)
+}
+
+// verifyBytes does what VerifyBytes does, and returns d, which it fills.
+func (v *Verifier) verifyBytes(d *Delivery, h http.Header, body []byte) (*Delivery, error) {
 	if int64(len(body)) > v.maxBody {
 		return nil, ErrTooLarge
 	}
 	x := v.ring.get()
 	defer v.ring.put(x)
-	vals := values{method: http.MethodPost}
+	var what verified
+	what.body, what.vals.method = body, http.MethodPost
 	if v.origin != "" {
-		vals.url = v.origin + v.path
+		what.vals.url = v.origin + v.path
 	}
 	now := v.clock()
-	if err := v.header(h, x, &vals, now); err != nil {
+	if err := v.header(h, x, &what.vals, now); err != nil {
 		return nil, err
 	}
-	res, err := v.judge(context.Background(), h, body, x, &vals, now)
-	if err != nil {
+	if err := v.judge(context.Background(), h, x, &what, now); err != nil {
 		return nil, err
 	}
-	d := new(Delivery)
-	d.fill(v.scheme, &res, body, &vals)
+	d.fill(v.scheme, &what)
 	return d, nil
 }
 
@@ -255,44 +296,44 @@ func (v *Verifier) clock() time.Time {
 	return v.now()
 }
 
+// verified is what a delivery is made of.
+type verified struct {
+	body   []byte
+	vals   values
+	result Result
+}
+
 // verify does what Verify does, apart from restoring the body.
-func (v *Verifier) verify(r *http.Request) (*record, error) {
+func (v *Verifier) verify(r *http.Request, what *verified) error {
 	if !slices.Contains(v.scheme.Methods, r.Method) {
-		return nil, ErrMethod
+		return ErrMethod
 	}
 	if enc := r.Header["Content-Encoding"]; len(enc) > 0 && (len(enc) > 1 || !strings.EqualFold(enc[0], "identity")) {
-		return nil, ErrEncoding
+		return ErrEncoding
 	}
 	if r.ContentLength > v.maxBody {
-		return nil, ErrTooLarge
+		return ErrTooLarge
 	}
 	if v.unsigned(r.Header) {
-		return nil, ErrNoSignature
+		return ErrNoSignature
 	}
 	x := v.ring.get()
 	defer v.ring.put(x)
-	vals := values{method: r.Method}
+	what.vals.method = r.Method
+	var err error
 	if v.origin != "" {
-		var err error
-		if vals.url, err = v.urlOf(r); err != nil {
-			return nil, err
+		if what.vals.url, err = v.urlOf(r); err != nil {
+			return err
 		}
 	}
 	now := v.clock()
-	if err := v.header(r.Header, x, &vals, now); err != nil {
-		return nil, err
+	if err := v.header(r.Header, x, &what.vals, now); err != nil {
+		return err
 	}
-	body, err := readBody(r, v.maxBody)
-	if err != nil {
-		return nil, err
+	if what.body, err = readBody(r, v.maxBody); err != nil {
+		return err
 	}
-	res, err := v.judge(r.Context(), r.Header, body, x, &vals, now)
-	if err != nil {
-		return nil, err
-	}
-	rec := new(record)
-	rec.fill(v.scheme, &res, body, &vals)
-	return rec, nil
+	return v.judge(r.Context(), r.Header, x, what, now)
 }
 
 // unsigned reports whether no field with a signature is there: what strangers
@@ -330,36 +371,36 @@ func (v *Verifier) header(h http.Header, x *scratch, vals *values, now time.Time
 	return inWindow(t, now, v.tolerance)
 }
 
-// judge does the rest.
-func (v *Verifier) judge(ctx context.Context, h http.Header, body []byte, x *scratch, vals *values, now time.Time) (Result, error) {
-	s := v.scheme
+// judge does the rest: what has the body and the values, and gets the result.
+func (v *Verifier) judge(ctx context.Context, h http.Header, x *scratch, what *verified, now time.Time) (err error) {
+	s, res := v.scheme, &what.result
+	if s.touching && len(what.body) > 0 && s.movable(what.vals.method, what.body) {
+		return ErrMalformed
+	}
 	if s.Verify != nil {
-		return s.Verify(v.message(ctx, h, body, vals, now))
+		*res, err = s.Verify(v.message(ctx, h, what.body, &what.vals, now))
+		return err
 	}
 
-	text, split := s.render(x.text[:0], vals)
+	text, split := s.render(x.text[:0], &what.vals)
 	x.text = text
-	key := v.ring.match(x, text[:split], body, text[split:])
+	key := v.ring.match(x, text[:split], what.body, text[split:])
 	if key < 0 {
-		return Result{}, ErrMismatch
+		return ErrMismatch
 	}
-	res := Result{ID: vals.id, Key: key}
+	res.ID, res.Key = what.vals.id, key
 	switch {
 	case s.TimeField != "":
 		// Of a body, nothing is read before it is known whose it is.
-		raw, _ := field(body, s.TimeField)
-		t, err := parseTime(string(raw), s.TimeFormat)
-		if err != nil {
-			return Result{}, err
+		raw, _ := field(what.body, s.TimeField)
+		if res.Time, err = parseTime(string(raw), s.TimeFormat); err != nil {
+			return err
 		}
-		if err := inWindow(t, now, v.tolerance); err != nil {
-			return Result{}, err
-		}
-		res.Time = t
+		return inWindow(res.Time, now, v.tolerance)
 	case s.TimeFormat != 0:
 		res.Time = x.at
 	}
-	return res, nil
+	return nil
 }
 
 func (v *Verifier) message(ctx context.Context, h http.Header, body []byte, vals *values, now time.Time) *Message {
@@ -374,18 +415,23 @@ func (v *Verifier) message(ctx context.Context, h http.Header, body []byte, vals
 // urlOf returns the address of the request as the provider knows it. It refuses
 // one with a character that no client leaves as it is in a URL. Where body
 // follows URL in what is signed, the beginning of the body could otherwise be
-// moved to the end of the query.
+// moved to the end of the query. For the other direction see movable. Nor does
+// it take a "#": to a server it is a character as any other, and to whoever
+// parses the address for what is signed, its end.
 func (v *Verifier) urlOf(r *http.Request) (string, error) {
 	target := r.RequestURI
 	if !strings.HasPrefix(target, "/") { // made by hand, or in absolute form
 		target = r.URL.RequestURI()
-	}
-	for i := range len(target) {
-		if c := target[i]; c <= ' ' || c >= 0x7f || c == '"' || c == '<' || c == '>' {
+		if !strings.HasPrefix(target, "/") { // what follows the host would be part of it
 			return "", ErrMalformed
 		}
 	}
-	if v.path == "" {
+	for i := range len(target) {
+		if c := target[i]; c <= ' ' || c >= 0x7f || c == '"' || c == '#' || c == '<' || c == '>' {
+			return "", ErrMalformed
+		}
+	}
+	if v.path == "" || v.path == "/" {
 		return v.origin + target, nil
 	}
 	if _, query, ok := strings.Cut(target, "?"); ok {

@@ -58,7 +58,8 @@ func Keys(t testing.TB, s webhook.Scheme) (sign, verify webhook.Key) {
 }
 
 // Request returns a signed POST of body to address, as a server sees it: with
-// the time of now and a new ID.
+// the time of now, a new ID, and application/json as its Content-Type. For a form,
+// as Twilio sends, make the request and use [Sign].
 func Request(t testing.TB, s webhook.Scheme, sign webhook.Key, address string, body []byte) *http.Request {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, address, bytes.NewReader(body))
@@ -78,6 +79,9 @@ func Request(t testing.TB, s webhook.Scheme, sign webhook.Key, address string, b
 // other fields of o are not used.
 func Sign(r *http.Request, s webhook.Scheme, sign webhook.Key, o webhook.Outgoing) error {
 	address := url.URL{Scheme: r.URL.Scheme, Host: r.URL.Host, Opaque: r.URL.Opaque, Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery}
+	if address.Path == "" && address.Opaque == "" {
+		address.Path = "/" // what a client sends
+	}
 	if address.Host == "" {
 		address.Scheme, address.Host = "https", r.Host
 	}
@@ -94,7 +98,37 @@ func Sign(r *http.Request, s webhook.Scheme, sign webhook.Key, o webhook.Outgoin
 }
 
 // Delivery returns a context with a delivery of body, for tests of a handler
-// without its verifier.
+// without its verifier. Its event ID is the one in body, or where the scheme
+// signs one, a new ID. Where the scheme signs them, its ID is a new one and its
+// time that of now; of Amazon SNS the ID is the MessageId in body, if there is
+// one. Of a scheme with a Verify of its own, a TimeFormat says that there are both.
 func Delivery(ctx context.Context, s webhook.Scheme, body []byte) context.Context {
-	return webhook.NewContext(ctx, &webhook.Delivery{Scheme: s.Name, Body: body})
+	v, err := webhook.New(webhook.Config{MaxBody: max(1, int64(len(body))), Scheme: webhook.Scheme{
+		Name: s.Name, EventField: s.EventField, NoKeys: true,
+		Verify: func(m *webhook.Message) (webhook.Result, error) {
+			res := webhook.Result{Signed: m.Body}
+			// The JWT of MessageBird has both, and its own window.
+			own := s.Verify != nil && (s.TimeFormat != 0 || s.Name == "messagebird")
+			if s.IDHeader != "" || own {
+				res.ID = "msg_" + rand.Text()
+			}
+			if s.TimeFormat != 0 || own {
+				res.Time = m.Now()
+			}
+			return res, nil
+		},
+	}})
+	var d *webhook.Delivery
+	if err == nil {
+		d, err = v.VerifyBytes(http.Header{}, body)
+	}
+	if err != nil { // a scheme without a name, or a body of more than 1 GiB
+		d = &webhook.Delivery{Scheme: s.Name, Body: body}
+	}
+	if s.Verify != nil && s.EventField == "MessageId" { // Amazon SNS, where it is the signed ID too
+		if id, ok := d.EventID(); ok {
+			d.ID = id
+		}
+	}
+	return webhook.NewContext(ctx, d)
 }

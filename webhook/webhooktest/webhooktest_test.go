@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
 
 	"example.com/plainware/store"
 	"example.com/plainware/webhook"
@@ -79,9 +80,85 @@ func TestSign(t *testing.T) {
 	}
 }
 
+// An address without a path is signed with the slash that a client sends.
+func TestAddressWithoutPath(t *testing.T) {
+	for _, s := range []webhook.Scheme{webhook.Square(), webhook.HubSpot(), webhook.Twilio(), webhook.MessageBird()} {
+		for _, address := range []string{"https://hooks.example", "https://hooks.example?a=1", "https://hooks.example/", "https://hooks.example/a"} {
+			sign, verify := webhooktest.Keys(t, s)
+			v, err := webhook.New(webhook.Config{Scheme: s, Keys: []webhook.Key{verify}, URL: "https://hooks.example"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.Name == "twilio" {
+				r := httptest.NewRequest("GET", address, nil)
+				if err := webhooktest.Sign(r, s, sign, webhook.Outgoing{}); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := v.Verify(r); err != nil {
+					t.Errorf("%s, %s: %v", s.Name, address, err)
+				}
+				continue
+			}
+			if _, err := v.Verify(webhooktest.Request(t, s, sign, address, []byte("{}"))); err != nil {
+				t.Errorf("%s, %s: %v", s.Name, address, err)
+			}
+		}
+	}
+}
+
 func TestDelivery(t *testing.T) {
 	d, ok := webhook.FromContext(webhooktest.Delivery(t.Context(), webhook.Stripe(), []byte("{}")))
-	if !ok || d.Scheme != "stripe" || string(d.Body) != "{}" {
+	if !ok || d.Scheme != "stripe" || string(d.Body) != "{}" || time.Since(d.Time) > time.Minute {
 		t.Errorf("%+v", d)
+	}
+	if id, ok := d.EventID(); ok {
+		t.Errorf("event ID %q of nothing", id)
+	}
+	for _, c := range []struct {
+		scheme webhook.Scheme
+		body   string
+		want   string
+	}{
+		{webhook.Stripe(), `{"id":"evt_1"}`, "evt_1"},
+		{webhook.PagerDuty(), `{"event":{"id":"e"}}`, "e"},
+		{webhook.Mailgun(), `{"event-data":{"id":"m"}}`, "m"},
+		{webhook.AWSSNS(nil), `{"MessageId":"s"}`, "s"},
+		{webhook.PayPal("WH", nil), `{"id":"p"}`, "p"},
+		{webhook.GitHub(), `{"id":"none"}`, ""},
+		{webhook.Scheme{}, `{"id":"none"}`, ""},
+	} {
+		d, ok := webhook.FromContext(webhooktest.Delivery(t.Context(), c.scheme, []byte(c.body)))
+		if !ok || d.Scheme != c.scheme.Name || string(d.Body) != c.body {
+			t.Fatalf("%s: %+v", c.scheme.Name, d)
+		}
+		if id, ok := d.EventID(); id != c.want || ok != (c.want != "") {
+			t.Errorf("%s: event ID %q, %v", c.scheme.Name, id, ok)
+		}
+	}
+	// It has an ID and a time where a true one has.
+	for _, c := range []struct {
+		scheme   webhook.Scheme
+		id, time bool
+	}{
+		{webhook.MessageBird(), true, true}, {webhook.PayPal("WH", nil), true, true}, {webhook.Mailgun(), true, true},
+		{webhook.AWSSNS(nil), true, true}, {webhook.AWSSNSLegacy(nil), true, true},
+		{webhook.RFC9421(webhook.RFC9421Config{Algorithm: webhook.HMACSHA256}), true, true},
+		{webhook.StandardWebhooks(), true, true}, {webhook.Stripe(), false, true}, {webhook.GitHub(), false, false},
+		{webhook.Adyen(), false, false}, {webhook.Twilio(), false, false},
+	} {
+		d, _ := webhook.FromContext(webhooktest.Delivery(t.Context(), c.scheme, []byte("{}")))
+		if (d.ID != "") != c.id || d.Time.IsZero() == c.time {
+			t.Errorf("%s: ID %q, time %v", c.scheme.Name, d.ID, d.Time)
+		}
+	}
+	sns, _ := webhook.FromContext(webhooktest.Delivery(t.Context(), webhook.AWSSNS(nil), []byte(`{"MessageId":"s"}`)))
+	if sns.ID != "s" {
+		t.Errorf("SNS: ID %q", sns.ID)
+	}
+	// Of schemes that sign an ID, each is a delivery of its own.
+	a, _ := webhook.FromContext(webhooktest.Delivery(t.Context(), webhook.Twitch(), nil))
+	b, _ := webhook.FromContext(webhooktest.Delivery(t.Context(), webhook.Twitch(), nil))
+	if id, ok := a.EventID(); !ok || id != a.ID || a.ID == b.ID {
+		t.Errorf("%q and %q", a.ID, b.ID)
 	}
 }
