@@ -3,6 +3,7 @@ package forwardauth_test
 import (
 	"errors"
 	"net/http"
+	"net/http/httputil"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -27,6 +28,44 @@ func TestAdvisoryConnectionDropsIdentity(t *testing.T) {
 		}
 		if got := s.last(t).Header.Get("X-Forwarded-Host"); got != "app.example" {
 			t.Errorf("%s: the service got host %q", line, got)
+		}
+	}
+}
+
+// The same behind this package: a proxy in the place of the handler does as
+// Connection says, and the identity is none of what the client can name there.
+func TestAdvisoryConnectionBehind(t *testing.T) {
+	for _, c := range []struct {
+		lines []string
+		want  []string // of Connection at the handler
+	}{
+		{[]string{"Remote-User"}, nil},
+		{[]string{"close, remote-user"}, []string{"close"}},
+		{[]string{"REMOTE-USER ,\tX-Other,Remote-Groups, Upgrade"}, []string{"X-Other, Upgrade"}},
+		{[]string{"Remote_User", "keep-alive", " , remote-user"}, []string{"keep-alive"}},
+		{[]string{"keep-alive, X-Remote-User", ""}, []string{"keep-alive, X-Remote-User", ""}},
+	} {
+		for _, skip := range []bool{false, true} {
+			var sent, handled http.Header
+			proxy := &httputil.ReverseProxy{
+				Rewrite: func(r *httputil.ProxyRequest) { handled = r.In.Header },
+				Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+					sent = r.Header
+					return response(200, ""), nil
+				}),
+			}
+			r := request("GET", "/")
+			r.Header["Connection"] = slices.Clone(c.lines)
+			m := mustNew(t, forwardauth.Config{
+				Base: says(200, "", "Remote-User: ada", "Remote-Groups: dev"), CopyHeaders: user(t), Skip: func(*http.Request) bool { return skip },
+			})
+			m.Handler(proxy).ServeHTTP(newRecorder(), r)
+			if got := sent["Remote-User"]; !skip && (!slices.Equal(got, []string{"ada"}) || sent.Get("Remote-Groups") != "dev") {
+				t.Errorf("%q: behind the proxy there is %v", c.lines, sent)
+			}
+			if got := handled["Connection"]; !slices.Equal(got, c.want) || !slices.Equal(r.Header["Connection"], c.lines) {
+				t.Errorf("%q: the handler got %q, outside is %q", c.lines, got, r.Header["Connection"])
+			}
 		}
 	}
 }
@@ -180,6 +219,47 @@ func TestAdvisorySkipByQuery(t *testing.T) {
 		if h := do(t, c, says(401, ""), request("GET", target)); h.StatusCode != want {
 			t.Errorf("%s: status %d, want %d", target, h.StatusCode, want)
 		}
+	}
+}
+
+// CVE-2026-40575 (GHSA-7x63-xv5r-3p2x) and CVE-2026-41059 (GHSA-pxq7-h93f-9jrg),
+// oauth2-proxy: a path that begins like one to skip, and leads elsewhere. Skip is
+// not asked for it, nor for what would take the connection out of sight.
+func TestAdvisorySkipByPath(t *testing.T) {
+	var decided []forwardauth.Decision
+	c := forwardauth.Config{
+		Skip:       func(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/public/") },
+		OnDecision: func(_ *http.Request, d forwardauth.Decision) { decided = append(decided, d) },
+	}
+	for _, r := range []*http.Request{
+		request("GET", "/public/../admin"), request("GET", "/public/%2e%2e/admin"), request("GET", "/public/..%2Fadmin"), request("GET", "/public/..;/admin"),
+		request("GET", "/public//../admin"), request("GET", "/public/#/admin"), request("GET", "/public/\x00"), request("GET", "http://other.example/public/x"),
+		request("CONNECT", "/public/x"), request("PRI", "/public/x"), request("GET", "/public/x", "Upgrade: h2c"), request("GET", "/public/x", "HTTP2-Settings: AAMAAABkAAQAAP__"),
+	} {
+		decided = nil
+		s := says(200, "")
+		h := do(t, c, s, r)
+		if h.StatusCode != 400 || h.ran != nil || s.count() != 0 || len(decided) != 1 || decided[0].Err == nil || decided[0].Allowed {
+			t.Errorf("%s %s %v: status %d, %d questions, decided %+v", r.Method, r.RequestURI, r.Header, h.StatusCode, s.count(), decided)
+		}
+	}
+	// What is about the service, or about who asks, is no matter where nobody is
+	// asked: the service may be behind its own middleware if it is skipped.
+	s := says(200, "")
+	do(t, c, s, request("GET", "/x"))
+	r := request("GET", "/public/x", "X-Forwardauth-Loop: "+s.last(t).Header.Get("X-Forwardauth-Loop"))
+	r.Host = ""
+	decided = nil
+	if h := do(t, c, s, r); h.StatusCode != 200 || h.ran == nil || s.count() != 1 || len(decided) != 0 {
+		t.Errorf("status %d, %d questions, decided %+v", h.StatusCode, s.count(), decided)
+	}
+	// Nor does an odd path hide a loop.
+	if h := do(t, c, s, request("GET", "//x", "X-Forwardauth-Loop: "+s.last(t).Header.Get("X-Forwardauth-Loop"))); h.StatusCode != 508 {
+		t.Errorf("a loop: status %d", h.StatusCode)
+	}
+	c.InsecureAmbiguousPaths = true
+	if h := do(t, c, s, request("GET", "/public/../admin")); h.ran == nil || s.count() != 1 {
+		t.Errorf("as it was asked for: status %d, %d questions", h.StatusCode, s.count())
 	}
 }
 

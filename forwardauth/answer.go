@@ -15,6 +15,7 @@ type answer struct {
 	status  int
 	header  http.Header // without what Connection names; not to be changed
 	body    []byte
+	unsent  int64    // how long a body is that was not sent, as HEAD was asked; -1: not known
 	from    *url.URL // what was asked
 }
 
@@ -58,7 +59,9 @@ func (m *Middleware) writeDenial(w http.ResponseWriter, q *question, a *answer) 
 	if _, ok := h["Content-Type"]; !ok && len(a.body) > 0 {
 		h["Content-Type"] = nil // a type that is guessed could be one that runs scripts
 	}
-	h["Content-Length"] = []string{strconv.Itoa(len(a.body))}
+	if a.unsent >= 0 {
+		h["Content-Length"] = []string{strconv.FormatInt(int64(len(a.body))+a.unsent, 10)}
+	}
 	closeIfUnread(w, q.r, q)
 	w.WriteHeader(a.status)
 	if q.r.Method != http.MethodHead && len(a.body) > 0 {
@@ -91,7 +94,7 @@ func (m *Middleware) signIn(q *question, a *answer) {
 		return
 	}
 	// The page that came with the 401 and the challenge are of no use now.
-	a.body = nil
+	a.body, a.unsent = nil, 0
 	for _, name := range []string{"Content-Type", "Content-Encoding", "Content-Language", "Www-Authenticate"} {
 		delete(a.header, name)
 	}

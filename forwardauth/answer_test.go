@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -240,6 +241,41 @@ func TestDenial(t *testing.T) {
 	}
 }
 
+// The server guesses no type for a page of the service that has none: it could be
+// one that runs scripts.
+func TestDenialWithoutType(t *testing.T) {
+	for _, p := range memnet.Protos() {
+		synctest.Test(t, func(t *testing.T) {
+			m := mustNew(t, forwardauth.Config{Base: says(403, "<!DOCTYPE html><script>")})
+			srv := memnet.Serve(t, p, &http.Server{Handler: m.Handler(http.NotFoundHandler())})
+			res, err := srv.Client.Get(srv.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer res.Body.Close()
+			if got := res.Header["Content-Type"]; res.StatusCode != 403 || len(got) > 0 {
+				t.Errorf("%v: status %d, Content-Type %q", p, res.StatusCode, got)
+			}
+		})
+	}
+}
+
+// forwardauth 13: nor does it take away what a middleware outside has set.
+func TestDenialKeepsOuter(t *testing.T) {
+	m := mustNew(t, forwardauth.Config{Base: says(401, "", "Vary: Cookie", "Set-Cookie: a=b", "WWW-Authenticate: Bearer")})
+	w := newRecorder()
+	outer := http.Header{"Vary": {"Origin"}, "Set-Cookie": {"outer=1"}, "Www-Authenticate": {"Basic"}}
+	for name, values := range outer {
+		w.Header()[name] = values
+	}
+	m.Handler(http.NotFoundHandler()).ServeHTTP(w, request("GET", "/"))
+	for name, want := range map[string][]string{"Vary": {"Origin", "Cookie"}, "Set-Cookie": {"outer=1", "a=b"}, "Www-Authenticate": {"Basic", "Bearer"}} {
+		if got := w.Result().Header[name]; !slices.Equal(got, want) {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+}
+
 // forwardauth 14: a 401 with a Location becomes a redirect for browsers alone,
 // and only where it was asked for; SignIn does so for one without.
 func TestRedirectHTML(t *testing.T) {
@@ -288,6 +324,19 @@ func TestRedirectHTML(t *testing.T) {
 	for _, status := range []int{403, 404, 302} {
 		if h := do(t, forwardauth.Config{SignIn: "/start", RedirectHTML: true}, says(status, ""), request("GET", "/", "Accept: text/html")); h.StatusCode != status || h.Header.Get("Location") != "" {
 			t.Errorf("%d: status %d", status, h.StatusCode)
+		}
+	}
+}
+
+// A Base of one's own may answer without a header.
+func TestNoHeader(t *testing.T) {
+	for status, want := range map[int]int{200: 200, 401: 302, 403: 403, 500: 503} {
+		s := &service{answer: func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: status, Body: http.NoBody}, nil
+		}}
+		c := forwardauth.Config{SignIn: "/login", CopyHeaders: user(t), SuccessCookies: forwardauth.AllCookies()}
+		if h := do(t, c, s, request("GET", "/", "Accept: text/html")); h.StatusCode != want {
+			t.Errorf("%d: status %d, want %d", status, h.StatusCode, want)
 		}
 	}
 }
@@ -445,5 +494,54 @@ func TestNoEnvironmentProxy(t *testing.T) {
 	}
 	if err := errors.Join(m.Close(), m.Close()); err != nil {
 		t.Error(err)
+	}
+}
+
+// In Envoy mode HEAD is asked with HEAD, and the answer has the length of a body
+// that is not there.
+func TestEnvoyHead(t *testing.T) {
+	for _, c := range []struct {
+		length int64
+		lines  []string
+		want   []string
+	}{
+		{17, nil, []string{"17"}}, {200 << 10, nil, []string{"204800"}}, {0, nil, []string{"0"}}, {-1, nil, nil},
+		{17, []string{"Accept: text/html"}, []string{"0"}}, // the redirect is ours
+	} {
+		s := &service{answer: func(*http.Request) (*http.Response, error) {
+			res := response(401, "", "Content-Type: text/plain")
+			res.ContentLength = c.length
+			return res, nil
+		}}
+		h := do(t, forwardauth.Config{Mode: forwardauth.Envoy, SignIn: "/login"}, s, request("HEAD", "/", c.lines...))
+		if got := h.Header["Content-Length"]; !slices.Equal(got, c.want) || h.StatusCode != 401 && c.lines == nil {
+			t.Errorf("%d %q: status %d, Content-Length %q", c.length, c.lines, h.StatusCode, got)
+		}
+	}
+}
+
+type hint struct {
+	error
+	after time.Duration
+}
+
+func (h hint) RetryAfter() time.Duration { return h.after }
+
+// Whatever a Base says about when to come back, Retry-After is a number of
+// seconds, and no more than a day.
+func TestRetryAfterOfBase(t *testing.T) {
+	for after, want := range map[time.Duration]string{
+		-1: "", 0: "", 1: "1", time.Second: "1", time.Second + 1: "2", time.Hour: "3600", 48 * time.Hour: "86400", math.MaxInt64: "86400", math.MinInt64: "",
+	} {
+		s := &service{answer: func(*http.Request) (*http.Response, error) { return nil, hint{errors.New("open"), after} }}
+		c := forwardauth.Config{ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			if e, ok := errors.AsType[*forwardauth.Error](err); !ok || e.RetryAfter < 0 || e.RetryAfter > 24*time.Hour {
+				t.Errorf("%v: the error handler got %+v", after, err)
+			}
+			forwardauth.WriteError(w, r, err)
+		}}
+		if h := do(t, c, s, request("GET", "/")); h.StatusCode != 503 || h.Header.Get("Retry-After") != want {
+			t.Errorf("%v: status %d, Retry-After %q", after, h.StatusCode, h.Header.Get("Retry-After"))
+		}
 	}
 }

@@ -2,9 +2,12 @@ package forwardauth_test
 
 import (
 	"bufio"
+	"context"
 	"io"
+	"math"
 	"net/http"
 	"net/textproto"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -86,6 +89,23 @@ func TestBodyIsTheHandlersOwn(t *testing.T) {
 	h := do(t, forwardauth.Config{MaxBody: 10}, s, r)
 	if h.read != "hello" || s.bodies[0] != "hello" || h.ran.ContentLength != 5 {
 		t.Errorf("read %q", h.read)
+	}
+	// Its length is not believed, and who is refused when all was read need not
+	// connect again.
+	r = request("POST", "/")
+	r.Body, r.ContentLength = newBody("hello"), 3
+	if h := do(t, forwardauth.Config{MaxBody: 10}, says(403, ""), r); h.StatusCode != 403 || h.Header.Get("Connection") != "" {
+		t.Errorf("status %d, %v", h.StatusCode, h.Header)
+	}
+	r.Body = newBody("hello")
+	if h := do(t, forwardauth.Config{MaxBody: 10}, says(200, ""), r); h.read != "hello" {
+		t.Errorf("read %q", h.read)
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	leave()
+	r.Body, r.ContentLength = io.NopCloser(errReader{}), -1
+	if h := do(t, forwardauth.Config{MaxBody: 10}, says(200, ""), r.WithContext(ctx)); h.StatusCode != 499 || h.ran != nil {
+		t.Errorf("a client that has left: status %d", h.StatusCode)
 	}
 	r = request("POST", "/")
 	r.Body, r.ContentLength = http.MaxBytesReader(newRecorder(), io.NopCloser(strings.NewReader("hello")), 2), -1
@@ -176,4 +196,105 @@ func TestUpgrade(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An extended CONNECT has no body to read before the answer: the client waits
+// for that with what it has to send (RFC 8441, section 5). An upgrade over
+// HTTP/1.1 cannot hide its body in this way.
+func TestUpgradeBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, limit := range []int64{0, 1024} {
+			r := request("CONNECT", "/chat")
+			r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/2.0", 2, 0
+			r.Header[":protocol"] = []string{"websocket"}
+			body, client := io.Pipe()
+			r.Body, r.ContentLength = body, -1
+			ran := false
+			h := mustNew(t, forwardauth.Config{Base: says(200, ""), MaxBody: limit}).Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				ran = true
+				w.WriteHeader(http.StatusOK)
+				go func() {
+					io.WriteString(client, "frame")
+					client.Close()
+				}()
+				if b, err := io.ReadAll(r.Body); string(b) != "frame" || err != nil {
+					t.Errorf("the handler read %q, %v", b, err)
+				}
+			}))
+			time.AfterFunc(time.Minute, func() { client.Close() })
+			h.ServeHTTP(newRecorder(), r)
+			if !ran {
+				t.Errorf("MaxBody %d: the handler did not run", limit)
+			}
+		}
+		r := request("POST", "/chat", "Connection: Upgrade", "Upgrade: websocket")
+		r.Body, r.ContentLength = newBody("hello"), -1
+		s := says(200, "")
+		if h := do(t, forwardauth.Config{MaxBody: 10}, s, r); s.bodies[0] != "hello" || h.read != "hello" {
+			t.Errorf("the service got %q, the handler %q", s.bodies[0], h.read)
+		}
+	})
+}
+
+// forwardauth 11, 19: no limit is a limit too: the largest one loses nothing.
+func TestLargestLimits(t *testing.T) {
+	for _, announced := range []int64{5, -1} {
+		r := request("POST", "/")
+		r.Body, r.ContentLength = newBody("hello"), announced
+		s := says(403, "no entry")
+		c := forwardauth.Config{MaxBody: math.MaxInt64, MaxResponse: math.MaxInt64}
+		if h := do(t, c, s, r); s.bodies[0] != "hello" || h.body != "no entry" {
+			t.Errorf("the service got %q, the client %q", s.bodies[0], h.body)
+		}
+	}
+	// What is announced is not believed, whatever fits an int on this machine.
+	r := request("POST", "/")
+	r.Body, r.ContentLength = newBody("x"), 3<<30
+	before := allocated()
+	h := do(t, forwardauth.Config{MaxBody: 4 << 30}, says(200, ""), r)
+	if got := allocated() - before; h.StatusCode == 200 && h.read != "x" || got > 4<<20 {
+		t.Errorf("status %d, %d bytes allocated", h.StatusCode, got)
+	}
+}
+
+// What the docs say is held for a body while the service is asked, and that
+// reading it takes no more than they say.
+func TestBodyMemory(t *testing.T) {
+	const size = 1 << 20
+	body := strings.Repeat("\x01", size)
+	for _, c := range []struct {
+		mode      forwardauth.Mode
+		announced int64
+		most      uint64 // in sizes
+	}{
+		{forwardauth.Traefik, size, 1}, {forwardauth.Traefik, -1, 1}, {forwardauth.JSON, size, 13},
+	} {
+		var before, held uint64
+		base := roundTripper(func(r *http.Request) (*http.Response, error) {
+			runtime.GC()
+			var now runtime.MemStats
+			runtime.ReadMemStats(&now)
+			held = now.HeapAlloc - min(before, now.HeapAlloc)
+			runtime.KeepAlive(r)
+			return response(200, `{"result": true}`), nil
+		})
+		m := mustNew(t, forwardauth.Config{Mode: c.mode, MaxBody: size, Base: base})
+		r := request("POST", "/")
+		r.Body, r.ContentLength = newBody(body), c.announced
+		runtime.GC()
+		runtime.GC() // the second empties what a sync.Pool has kept over the first
+		var at runtime.MemStats
+		runtime.ReadMemStats(&at)
+		before = at.HeapAlloc
+		m.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(newRecorder(), r)
+		if held > c.most*size+size/2 {
+			t.Errorf("%v, length %d: %.1f times the body is held", c.mode, c.announced, float64(held)/size)
+		}
+	}
+}
+
+func allocated() uint64 {
+	var now runtime.MemStats
+	runtime.ReadMemStats(&now)
+	return now.TotalAlloc
 }

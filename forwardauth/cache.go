@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"hash"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"strings"
 	"time"
@@ -40,16 +41,18 @@ const (
 // store, as it stands in the identity headers; it cannot be forged by those
 // who can write to it.
 //
-// Concurrent requests with one key wait for one question. They share its answer
+// Concurrent requests with one key wait for one question, each as long as its
+// own context lasts, and none joins one that is 3 s old. They share its answer
 // if it denies without a Set-Cookie, if it may be kept, or if there was none;
 // otherwise each asks for itself.
 type CacheConfig struct {
-	// Store holds the decisions. A failure of it is as good as a miss.
-	// Required.
+	// Store holds the decisions. A failure of it is as good as a miss, but for
+	// the time that it takes: see Timeout. Required.
 	Store store.Store
 
 	// Name separates this middleware from others on the same store: 1 to 64
-	// bytes of letters, digits, "-", "_" and ".". Required.
+	// bytes of letters, digits, "-", "_" and ".". Required. A stricter Allow takes
+	// effect at once only under another Name: decisions are kept without a status.
 	Name string
 
 	// MaxTTL bounds how long a decision is kept, and with it how long a logout
@@ -65,11 +68,13 @@ type CacheConfig struct {
 
 	// AnyClient leaves the address of the client out of the key, for services
 	// that do not judge it. Their X-Forwarded-For and X-Real-Ip are then those
-	// of whoever came first.
+	// of whoever came first; in JSON mode the document has no client.
 	AnyClient bool
 
 	// Timeout bounds each call of the store, except of one in memory. Zero is
-	// 250 ms; negative leaves it to the context of the request.
+	// 250 ms; negative leaves reading to the context of the request, and writing
+	// to those of all requests that wait for the answer. They get it when it is
+	// written: a store that hangs adds up to twice Timeout to a miss.
 	Timeout time.Duration
 }
 
@@ -229,30 +234,56 @@ func (m *Middleware) cached(q *question) (*answer, identity, *Error) {
 	}
 
 	f, leads := c.flights.join(ctx, key)
-	if !leads {
-		select {
-		case <-f.done:
-		case <-ctx.Done():
-			c.flights.leave(key, f)
-			return nil, id, m.failed(q, context.Cause(ctx))
-		}
-		if !f.shared {
-			// What it brought is for the one who asked.
-			a, err := m.decide(ctx, q)
-			if err == nil && a.allowed {
-				id = m.identified(a)
+	if leads {
+		// Made here: the request is not read any more once its own handler
+		// may have ended.
+		within, cancel := m.within(f.ctx)
+		sub, err := m.subrequest(within, q)
+		c.flights.launch(key, f, func() {
+			defer cancel()
+			if err != nil {
+				f.err = &Error{Reason: BadTarget, Err: err}
+				return
 			}
-			return a, id, err
+			m.fly(f, key, sub)
+		}, m.lost)
+	}
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+		// Unless it lands at this very moment.
+		if c.flights.leave(key, f, leads) {
+			return nil, id, m.failed(ctx, context.Cause(ctx))
 		}
+	}
+	switch {
+	case leads && f.panicked != nil:
+		panic(f.panicked)
+	case leads || f.shared:
 		return f.result(m)
 	}
-	defer c.flights.land(key, f) // also when Base panics
-	a, err := m.decide(f.ctx, q)
+	// What it brought is for the one who asked.
+	a, err := m.decide(ctx, q)
 	if err == nil && a.allowed {
 		id = m.identified(a)
+	}
+	return a, id, err
+}
+
+// lost tells of a panic that there is no request left for.
+func (m *Middleware) lost(v any) {
+	if v != http.ErrAbortHandler {
+		m.log.Error("forwardauth: a question has panicked", "panic", fmt.Sprint(v))
+	}
+}
+
+// fly asks the question of a flight, and keeps the answer where it may be kept.
+func (m *Middleware) fly(f *flight, key string, sub *http.Request) {
+	a, err := m.ask(f.ctx, sub)
+	if err == nil && a.allowed {
 		if ttl := m.lifetime(a); ttl > 0 {
 			f.shared = true
-			m.save(f.ctx, key, id, ttl)
+			m.save(f.ctx, key, m.identified(a), ttl)
 		}
 	} else {
 		f.shared = err == nil && len(a.header["Set-Cookie"]) == 0 || err != nil && err.Reason != Canceled
@@ -260,7 +291,6 @@ func (m *Middleware) cached(q *question) (*answer, identity, *Error) {
 	if f.err = err; err == nil {
 		f.answer = *a
 	}
-	return a, id, err
 }
 
 // load reads a decision from the store. What is not there, is not readable or
@@ -270,7 +300,7 @@ func (m *Middleware) load(ctx context.Context, h *hasher, key string) (identity,
 	defer cancel()
 	entry, ok, err := m.cache.store.Get(ctx, key)
 	if err != nil {
-		if ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		if storeFailed(ctx) {
 			m.log.LogAttrs(ctx, slog.LevelWarn, "forwardauth: reading from the decision cache failed", errAttr(err))
 		}
 		return identity{}, false
@@ -302,9 +332,15 @@ func (m *Middleware) save(ctx context.Context, key string, id identity, ttl time
 	copy(h.sum[:], sum)
 	payload := binary.BigEndian.AppendUint64(nil, uint64(time.Now().Add(ttl).UnixMilli()))
 	entry := h.seal(m.appendIdentity(payload, &id))
-	if err := m.cache.store.Put(ctx, key, entry, ttl); err != nil {
+	if err := m.cache.store.Put(ctx, key, entry, ttl); err != nil && storeFailed(ctx) {
 		m.log.LogAttrs(ctx, slog.LevelWarn, "forwardauth: writing to the decision cache failed", errAttr(err))
 	}
+}
+
+// storeFailed reports whether an error of a store, called with ctx, is its own
+// doing and not that of clients who have left, who could fill the log.
+func storeFailed(ctx context.Context) bool {
+	return ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded)
 }
 
 func (c *cache) bound(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -36,7 +36,9 @@ func cachedBy(s store.Store) *forwardauth.CacheConfig {
 var fresh = []string{"Remote-User: ada", "Remote-Groups: a", "Remote-Groups: b", "Cache-Control: max-age=5"}
 
 // forwardauth 24: whatever the service is told is part of the key.
-func TestCacheKey(t *testing.T) {
+func TestCacheKey(t *testing.T) { synctest.Test(t, testCacheKey) }
+
+func testCacheKey(t *testing.T) {
 	base := func() *http.Request {
 		return request("GET", "/a?b=c", "Cookie: s=1", "Authorization: Bearer x", "Accept: text/html", "X-Tenant: 1")
 	}
@@ -94,8 +96,31 @@ func TestCacheKey(t *testing.T) {
 	}
 }
 
+// forwardauth 24: the peer and all of X-Forwarded-For are told, whoever the
+// client is, so they are part of the key.
+func TestCacheKeyChain(t *testing.T) { synctest.Test(t, testCacheKeyChain) }
+
+func testCacheKeyChain(t *testing.T) {
+	s := says(200, "", fresh...)
+	m := mustNew(t, forwardauth.Config{Base: s, Cache: cachedBy(memory(t)), TrustedProxies: prefixes(t, "192.0.2.0/24")})
+	for i, c := range []struct{ peer, chain string }{
+		{"192.0.2.7:1", "203.0.113.4"}, {"192.0.2.8:1", "203.0.113.4"}, {"192.0.2.7:1", "198.51.100.1, 203.0.113.4"},
+	} {
+		for range 2 {
+			r := request("GET", "/", "Cookie: a=b", "X-Forwarded-For: "+c.chain)
+			r.RemoteAddr = c.peer
+			serve(m, r)
+		}
+		if s.count() != i+1 {
+			t.Errorf("%v: %d questions", c, s.count())
+		}
+	}
+}
+
 // Two configurations on one store do not meet, unless they ask the same.
-func TestCacheConfigurations(t *testing.T) {
+func TestCacheConfigurations(t *testing.T) { synctest.Test(t, testCacheConfigurations) }
+
+func testCacheConfigurations(t *testing.T) {
 	mem, key := memory(t), bytes.Repeat([]byte{1}, 32)
 	base := forwardauth.Config{URL: serviceURL, CopyHeaders: user(t)}
 	ask := func(change func(*forwardauth.Config)) int {
@@ -202,9 +227,60 @@ func TestCacheLifetime(t *testing.T) {
 	}
 }
 
+// forwardauth 25: an answer that varies with what is not part of the key is not
+// kept: with AnyClient the client's address, and the marks of a loop.
+func TestCacheVary(t *testing.T) { synctest.Test(t, testCacheVary) }
+
+func testCacheVary(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		any  bool
+		want int
+	}{
+		{"X-Forwarded-For", false, 1}, {"X-Real-IP", false, 1}, {"X-Forwardauth-Loop", false, 2}, {"Accept-Encoding", false, 1},
+		{"X-Forwarded-For", true, 2}, {"X-Real-IP", true, 2}, {"X-Forwardauth-Loop", true, 2}, {"X-Forwarded-Host", true, 1},
+	} {
+		s := says(200, "", "Cache-Control: max-age=5", "Vary: "+c.name)
+		cache := cachedBy(memory(t))
+		cache.AnyClient = c.any
+		m := mustNew(t, forwardauth.Config{Base: s, Cache: cache})
+		for range 2 {
+			serve(m, request("GET", "/", "Cookie: a=b"))
+		}
+		if s.count() != c.want {
+			t.Errorf("%s, AnyClient %v: %d questions, want %d", c.name, c.any, s.count(), c.want)
+		}
+	}
+}
+
+// forwardauth 25: a decision that another process has kept for longer than
+// MaxTTL here is none.
+func TestCacheLongerKept(t *testing.T) { synctest.Test(t, testCacheLongerKept) }
+
+func testCacheLongerKept(t *testing.T) {
+	mem, key := memory(t), bytes.Repeat([]byte{1}, 32)
+	ask := func(ttl time.Duration) int {
+		s := says(200, "", "Cache-Control: max-age=3600")
+		c := cachedBy(mem)
+		c.Keys, c.MaxTTL = [][]byte{key}, ttl
+		serve(mustNew(t, forwardauth.Config{Base: s, Cache: c}), request("GET", "/", "Cookie: a=b"))
+		return s.count()
+	}
+	for _, c := range []struct {
+		ttl  time.Duration
+		want int
+	}{{time.Hour, 1}, {time.Hour, 0}, {0, 1}, {time.Hour, 0}} {
+		if got := ask(c.ttl); got != c.want {
+			t.Errorf("MaxTTL %v: %d questions, want %d", c.ttl, got, c.want)
+		}
+	}
+}
+
 // forwardauth 26: nobody in particular is not cached, and an entry that was not
 // written by a holder of the key is none.
-func TestCacheEntries(t *testing.T) {
+func TestCacheEntries(t *testing.T) { synctest.Test(t, testCacheEntries) }
+
+func testCacheEntries(t *testing.T) {
 	s := says(200, "", fresh...)
 	m := mustNew(t, forwardauth.Config{Base: s, Cache: cachedBy(memory(t)), MaxBody: 10})
 	for range 3 {
@@ -336,7 +412,7 @@ func TestSingleFlight(t *testing.T) {
 				leader, leave := context.WithCancel(t.Context())
 				defer leave()
 				var wg sync.WaitGroup
-				var right atomic.Int64
+				var right, left atomic.Int64
 				for i := range 100 {
 					r := request("GET", "/", "Cookie: a=b")
 					if i == 0 {
@@ -344,6 +420,12 @@ func TestSingleFlight(t *testing.T) {
 					}
 					wg.Go(func() {
 						h := serve(m, r)
+						if c.leaves && i == 0 {
+							if h.StatusCode == 499 && h.ran == nil {
+								left.Add(1)
+							}
+							return
+						}
 						if h.StatusCode == c.status && (h.ran == nil || h.ran.Header.Get("Remote-User") == "ada") {
 							right.Add(1)
 						}
@@ -353,12 +435,17 @@ func TestSingleFlight(t *testing.T) {
 					}
 				}
 				synctest.Wait()
+				want := int64(100)
 				if c.leaves {
 					leave()
+					synctest.Wait() // who leaves does so at once
+					if want--; left.Load() != 1 || right.Load() != 0 {
+						t.Errorf("%d have left, %d right answers", left.Load(), right.Load())
+					}
 				}
 				wg.Wait()
-				if got := right.Load(); got != 100 || s.count() != c.asked {
-					t.Errorf("%d right answers, %d questions, want %d", got, s.count(), c.asked)
+				if got := right.Load(); got != want || s.count() != c.asked {
+					t.Errorf("%d right answers, want %d; %d questions, want %d", got, want, s.count(), c.asked)
 				}
 			})
 		})
@@ -387,6 +474,7 @@ func TestSingleFlightAllLeave(t *testing.T) {
 		}
 		leave()
 		wg.Wait()
+		synctest.Wait()
 		if ended.Load() != 1 || s.count() != 1 {
 			t.Errorf("%d ended, %d questions", ended.Load(), s.count())
 		}
@@ -426,6 +514,126 @@ func TestSingleFlightPanic(t *testing.T) {
 	})
 }
 
+// Where the request has gone that a panic would take down, the log has it.
+func TestSingleFlightPanicIsLogged(t *testing.T) {
+	for _, v := range []any{"base", http.ErrAbortHandler} {
+		synctest.Test(t, func(t *testing.T) {
+			var log bytes.Buffer
+			m := mustNew(t, forwardauth.Config{
+				Cache: cachedBy(memory(t)), Logger: slog.New(slog.NewTextHandler(&log, nil)),
+				Base: &service{answer: func(*http.Request) (*http.Response, error) {
+					time.Sleep(time.Second)
+					panic(v)
+				}},
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			defer cancel()
+			if h := serve(m, request("GET", "/", "Cookie: a=hunter2").WithContext(ctx)); h.StatusCode != 503 {
+				t.Errorf("status %d", h.StatusCode)
+			}
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			if got := log.String(); strings.Contains(got, "panic=base") != (v == "base") || strings.Contains(got, "hunter2") {
+				t.Errorf("the log has %q", got)
+			}
+		})
+	}
+}
+
+// A panic is raised or logged, and one of the two, also where the request ends at
+// the moment at which its question does.
+func TestSingleFlightPanicAtTheEnd(t *testing.T) {
+	for range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			var log bytes.Buffer
+			ctx, leave := context.WithCancel(t.Context())
+			m := mustNew(t, forwardauth.Config{
+				Cache: cachedBy(memory(t)), Logger: slog.New(slog.NewTextHandler(&log, nil)),
+				Base: &service{answer: func(*http.Request) (*http.Response, error) {
+					time.Sleep(time.Second)
+					leave()
+					panic("base") // before who has left gets to run, mostly
+				}},
+			})
+			var raised any
+			func() {
+				defer func() { raised = recover() }()
+				serve(m, request("GET", "/", "Cookie: a=b").WithContext(ctx))
+			}()
+			synctest.Wait()
+			if logged := strings.Contains(log.String(), "panic=base"); logged == (raised != nil) {
+				t.Errorf("raised %v, logged %v", raised, logged)
+			}
+		})
+	}
+}
+
+// forwardauth 28: clients that leave end what the store does for them, and do
+// not fill the log; a store that is too slow by itself does.
+func TestStoreAndClientsWhoLeave(t *testing.T) {
+	for _, method := range []string{"Get", "Put"} {
+		for _, timeout := range []time.Duration{0, -1} {
+			synctest.Test(t, func(t *testing.T) {
+				var log bytes.Buffer
+				c := cachedBy(storetest.Faulty(memory(t), func(c storetest.Call) storetest.Fault { return storetest.Fault{Stall: c.Method == method} }))
+				c.Timeout = timeout
+				m := mustNew(t, forwardauth.Config{Base: says(200, "", fresh...), Cache: c, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+				ctx, leave := context.WithCancel(t.Context())
+				var wg sync.WaitGroup
+				for range 3 {
+					wg.Go(func() { serve(m, request("GET", "/", "Cookie: a=b").WithContext(ctx)) })
+				}
+				synctest.Wait()
+				start := time.Now()
+				leave()
+				wg.Wait()
+				synctest.Wait() // a Put that goes on would be waited for, and in vain if nothing bounds it
+				if log.Len() > 0 || time.Since(start) > 0 {
+					t.Errorf("%s: after %v the log has %q", method, time.Since(start), log.String())
+				}
+				if timeout < 0 {
+					return
+				}
+				start = time.Now()
+				if h := serve(m, request("GET", "/", "Cookie: a=b")); h.StatusCode != 200 || time.Since(start) != 250*time.Millisecond {
+					t.Errorf("%s: status %d after %v", method, h.StatusCode, time.Since(start))
+				}
+				want := map[string]string{"Get": "reading from", "Put": "writing to"}[method]
+				if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, want) {
+					t.Errorf("%s: the log has %q", method, got)
+				}
+			})
+		}
+	}
+}
+
+// Those who share an error have one each: an ErrorHandler may change it.
+func TestSingleFlightErrors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &service{answer: func(*http.Request) (*http.Response, error) {
+			time.Sleep(time.Second)
+			return nil, hint{errors.New("down"), time.Minute}
+		}}
+		var seen sync.Map
+		m := mustNew(t, forwardauth.Config{Base: s, Cache: cachedBy(memory(t)), ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			e := err.(*forwardauth.Error)
+			if _, again := seen.LoadOrStore(e, true); again || e.Err.Error() != "down" || e.RetryAfter != time.Minute {
+				t.Errorf("seen before %v: %+v", again, e)
+			}
+			e.Err, e.RetryAfter = errors.New(r.Header.Get("Cookie")), 0
+			forwardauth.WriteError(w, r, e)
+		}})
+		var wg sync.WaitGroup
+		for range 10 {
+			wg.Go(func() { serve(m, request("GET", "/", "Cookie: a=b")) })
+		}
+		wg.Wait()
+		if s.count() != 1 {
+			t.Errorf("%d questions", s.count())
+		}
+	})
+}
+
 // forwardauth 28: a store that fails, stalls or lies costs a question, and
 // nothing else.
 func TestStoreFailure(t *testing.T) {
@@ -462,7 +670,9 @@ func TestStoreFailure(t *testing.T) {
 	}
 }
 
-func TestAnyClient(t *testing.T) {
+func TestAnyClient(t *testing.T) { synctest.Test(t, testAnyClient) }
+
+func testAnyClient(t *testing.T) {
 	for _, any := range []bool{false, true} {
 		s := says(200, "", fresh...)
 		c := cachedBy(memory(t))
@@ -500,6 +710,110 @@ func TestSingleFlightDenial(t *testing.T) {
 		}
 		synctest.Wait()
 		close(ask)
+		wg.Wait()
+		if s.count() != 1 {
+			t.Errorf("%d questions", s.count())
+		}
+	})
+}
+
+// In JSON mode the document is part of the key, so the client is not in it.
+func TestAnyClientJSON(t *testing.T) { synctest.Test(t, testAnyClientJSON) }
+
+func testAnyClientJSON(t *testing.T) {
+	for _, any := range []bool{false, true} {
+		s := says(200, `{"result": true}`, fresh...)
+		c := cachedBy(memory(t))
+		c.AnyClient = any
+		m := mustNew(t, forwardauth.Config{Mode: forwardauth.JSON, Base: s, Cache: c})
+		for _, addr := range []string{"192.0.2.1:1", "192.0.2.2:1"} {
+			r := request("GET", "/", "Cookie: a=b")
+			r.RemoteAddr = addr
+			serve(m, r)
+		}
+		if (s.count() == 1) != any || strings.Contains(s.bodies[0], "192.0.2.1") == any {
+			t.Errorf("%v: %d questions, the first is %s", any, s.count(), s.bodies[0])
+		}
+	}
+}
+
+// forwardauth 25: what has a cookie is not kept, though in JSON mode the fields of
+// the response are not those of the decision.
+func TestCacheCookieJSON(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := says(200, `{"result": true}`, append(fresh, "Set-Cookie: a=b")...)
+		m := mustNew(t, forwardauth.Config{Mode: forwardauth.JSON, Base: s, Cache: cachedBy(memory(t))})
+		for range 2 {
+			serve(m, request("GET", "/", "Cookie: a=b"))
+		}
+		if s.count() != 2 {
+			t.Errorf("%d questions", s.count())
+		}
+	})
+}
+
+// forwardauth 27: a question that hangs takes along those who wait for it, each
+// for as long as it has time, and nobody who comes later, though Timeout ends
+// nothing.
+func TestHungQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		s := &service{answer: func(r *http.Request) (*http.Response, error) {
+			if asked.Add(1) == 1 { // on a connection that is black-holed
+				<-r.Context().Done()
+				return nil, r.Context().Err()
+			}
+			return response(200, "", fresh...), nil
+		}}
+		m := mustNew(t, forwardauth.Config{Base: s, Cache: cachedBy(memory(t)), Timeout: -1})
+		var wg sync.WaitGroup
+		var refused atomic.Int64
+		for i := range 30 { // there is always one who waits
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+				defer cancel()
+				start := time.Now()
+				if serve(m, request("GET", "/", "Cookie: a=b").WithContext(ctx)).StatusCode != 200 {
+					refused.Add(1)
+				}
+				if took := time.Since(start); took > 1500*time.Millisecond {
+					t.Errorf("request %d came back after %v", i, took)
+				}
+			})
+			time.Sleep(time.Second)
+		}
+		wg.Wait()
+		if refused.Load() != 3 {
+			t.Errorf("%d refused", refused.Load())
+		}
+	})
+}
+
+// forwardauth 27: who asks waits no longer than its own time, and the others
+// get their answer.
+func TestLeaderHasItsOwnTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &service{answer: func(r *http.Request) (*http.Response, error) {
+			time.Sleep(time.Second)
+			return response(200, "", fresh...), r.Context().Err()
+		}}
+		m := mustNew(t, forwardauth.Config{Base: s, Cache: cachedBy(memory(t))})
+		start := time.Now()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			r := request("GET", "/", "Cookie: a=b").WithContext(ctx)
+			if h := serve(m, r); h.StatusCode != 503 || time.Since(start) != 100*time.Millisecond {
+				t.Errorf("status %d after %v", h.StatusCode, time.Since(start))
+			}
+			// Whoever is outside may do with the request what it wants by now.
+			clear(r.Header)
+		})
+		synctest.Wait()
+		if h := serve(m, request("GET", "/", "Cookie: a=b")); h.StatusCode != 200 || time.Since(start) != time.Second {
+			t.Errorf("status %d after %v", h.StatusCode, time.Since(start))
+		}
 		wg.Wait()
 		if s.count() != 1 {
 			t.Errorf("%d questions", s.count())

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -71,29 +72,39 @@ const (
 	defaultMaxResponse = 64 << 10
 )
 
-// Config configures a [Middleware]. Functions in it are called from the
-// goroutine that serves the request, and must be safe for concurrent use.
+// Config configures a [Middleware]. Functions in it must be safe for concurrent
+// use. They are called from the goroutine that serves the request; with a Cache,
+// though, Base, Allow and the store's Put run in one of the question, on a
+// context with the values of the request that asked first and without its end,
+// perhaps after that request has gone.
 type Config struct {
 	// URL is where the decision service answers: http or https, with a host,
-	// without user info and fragment. Required.
+	// without user info and fragment; in Envoy mode also without a query, and
+	// without two slashes at the beginning of its path. Required.
 	URL string
 
 	// Mode is how it is asked. Zero is Traefik.
 	Mode Mode
 
-	// Base sends the questions. nil is a transport of its own, which takes no
-	// proxy from the environment, keeps up to 100 idle connections, and speaks
-	// HTTP/1.1 and, over TLS, HTTP/2. A breaker, a transport that adds request
-	// IDs or an instrumented one goes here. Redirects are never followed.
+	// Base sends the questions. nil is a transport of its own, which takes no proxy
+	// from the environment, keeps up to 100 idle connections, dials for as long as
+	// Timeout and 30 s at most, and speaks HTTP/1.1 and, over TLS, HTTP/2. A
+	// breaker, a transport that adds request IDs or an instrumented one goes here.
+	// Redirects are never followed. A question may be sent again where a connection
+	// ends without an answer: it has GetBody, and an Idempotency-Key without values,
+	// which net/http takes for leave to do so and does not send. With a Cache see
+	// the comment of Config.
 	Base http.RoundTripper
 
 	// Timeout bounds a question, from dialling to the last byte of the answer.
-	// Zero is 3 s; negative leaves it to the context of the request.
+	// Zero is 3 s; negative leaves it to the context of the request, and with a
+	// Cache to those of all requests that wait for it.
 	Timeout time.Duration
 
 	// TrustedProxies are the peers whose X-Forwarded-Proto, -Host and -For are
 	// believed, each with one value of good syntax, or the request is refused
-	// with 400. nil is nobody: whatever a client says about itself is dropped.
+	// with 400. They must set or remove all three: what they pass on of a client
+	// is believed too. nil is nobody: whatever a client says about itself is dropped.
 	// X-Forwarded-Method and -Uri are never taken from anybody.
 	TrustedProxies []netip.Prefix
 
@@ -127,17 +138,23 @@ type Config struct {
 
 	// MaxBody makes the request body part of the question, and is how many
 	// bytes it may have: a longer one is refused with 413, and one that
-	// announces its length before a byte of it is read. Up to MaxBody bytes are
-	// held in memory for each request, and reading them is not under Timeout.
-	// Zero or negative sends no body.
+	// announces its length before a byte of it is read. For each request what
+	// has come of the body is held in memory until the handler ends, and up to
+	// twice MaxBody while it is read; see the package comment for mode JSON.
+	// Reading is not under Timeout. Zero or negative sends no body. More than
+	// a quarter of the largest int is that quarter: 512 MiB on 32-bit machines.
+	//
+	// What a WebSocket over HTTP/2 or HTTP/3 sends (RFC 8441) is not a body.
 	MaxBody int64
 
 	// MaxResponse is how many bytes the body of an answer may have; a longer
-	// answer is none. Zero is 64 KiB; negative is not accepted.
+	// answer is none. Zero is 64 KiB; negative is not accepted. As for MaxBody,
+	// more than a quarter of the largest int is that quarter.
 	MaxResponse int64
 
 	// Allow judges the statuses from 200 to 299; no other ever allows. nil
 	// accepts all of them, in Envoy mode 200 alone. It must be nil in JSON mode.
+	// With a Cache see the comment of Config.
 	Allow func(status int) bool
 
 	// RedirectHTML turns a 401 that has a Location into a redirect for clients
@@ -157,28 +174,51 @@ type Config struct {
 	ResolveLocation bool
 
 	// InsecureAmbiguousPaths lets paths pass that two programs may well read
-	// differently: with empty, "." and ".." segments, backslashes, encoded
-	// slashes, backslashes, dots, letters and other characters that need no
-	// encoding, double encoding, bytes that should be encoded. By default they
-	// are refused with 400, since the path that the service judges and the one
-	// that the application serves must be the same. Control bytes, fragments
-	// and targets that are no path are refused in any case.
+	// differently: with empty, "." and ".." segments (also before a semicolon, as
+	// in "..;x"), backslashes, encoded slashes and backslashes, encoded control
+	// bytes, double encoding, and whatever is not its own normal form (RFC 3986,
+	// section 6.2.2): encoded letters, digits, "-", ".", "_" and "~", encodings
+	// with lower-case digits (%c3), and bytes that must be encoded and are not,
+	// as "|" and non-ASCII ones. By default they are refused with 400, since the
+	// path that the service judges and the one that the application serves must
+	// be the same. Control bytes, fragments and targets that are no path are
+	// refused in any case.
+	//
+	// One choice of spelling is left to the client even so, since browsers and
+	// programs differ in it: each of the reserved characters
+	// ! $ & ' ( ) * + , : ; = @ [ ] may stand as it is or be encoded, so that
+	// /@admin and /%40admin both pass. The RFC takes them for two paths (section
+	// 2.2); http.ServeMux takes them for one. The service gets the path as it was
+	// sent, and must decode it before it compares it with a rule; in JSON mode
+	// the path is decoded. If the application ignores parameters of segments
+	// (;x), the service has to ignore them too.
 	InsecureAmbiguousPaths bool
 
 	// Skip lets a request through without asking: for health checks, or CORS
 	// preflights. Such a request has no [Identity], and is stripped of the
-	// fields of CopyHeaders as any other. Skip is given the stripped request. nil
-	// skips none.
+	// fields of CopyHeaders as any other. What no service could allow, a method,
+	// an upgrade or a target that is not accepted, is refused before, so that
+	// URL.Path has one reading unless InsecureAmbiguousPaths is set. Skip is given
+	// the stripped request. nil skips none.
 	Skip func(*http.Request) bool
 
 	// Input makes the document of JSON mode. An error is answered with 503. nil
 	// is the document of the package comment. It must be nil in other modes.
+	//
+	// It gets the request as the next handler would, which is without the client's
+	// fields of CopyHeaders: with {From: "X-Token", To: "Authorization"} there is
+	// no Authorization. Its Body is what was read under MaxBody, and empty without
+	// MaxBody; the handler's own is not touched by reading it. In strings of the
+	// document bytes that are not UTF-8 become U+FFFD: where they can be there,
+	// it has to refuse or encode them.
 	Input func(*http.Request) (any, error)
 
 	// Cache keeps decisions that allow. nil asks for each request.
 	Cache *CacheConfig
 
-	// OnDecision is told each decision before it is carried out. nil is nobody.
+	// OnDecision is told each decision before it is carried out. It is not called
+	// where there is none because something has panicked, Base or another function
+	// of this Config, nor for what Skip lets through. nil is nobody.
 	OnDecision func(*http.Request, Decision)
 
 	// ErrorHandler answers where the service has not: the error is an *[Error].
@@ -186,7 +226,8 @@ type Config struct {
 	ErrorHandler func(http.ResponseWriter, *http.Request, error)
 
 	// Logger is told when the cache's store fails, which changes nothing that a
-	// caller sees. nil discards.
+	// caller sees, and of a panic of Base, Allow or the store whose request has
+	// gone. nil discards.
 	Logger *slog.Logger
 }
 
@@ -210,7 +251,11 @@ func (c *Config) check() error {
 	bad := func(field, what string, got any) {
 		errs = append(errs, fmt.Errorf("forwardauth: %s: %s (got %v)", field, what, got))
 	}
-	if what := checkURL(c.URL); what != "" {
+	what := checkURL(c.URL)
+	if what == "" && c.Mode == Envoy {
+		what = checkBase(c.URL)
+	}
+	if what != "" {
 		// The URL may hold a password by mistake, so its text is not repeated.
 		bad("URL", what, fmt.Sprintf("%d bytes", len(c.URL)))
 	}
@@ -269,7 +314,7 @@ func (c *Config) check() error {
 		bad("Input", "has no meaning outside of JSON mode", "a function")
 	}
 	if c.SignIn != "" && !validSignIn(c.SignIn) {
-		bad("SignIn", "is neither an http or https URL nor a path", fmt.Sprintf("%d bytes", len(c.SignIn)))
+		bad("SignIn", "is neither an http or https URL nor a path, or has a fragment or what must be encoded", fmt.Sprintf("%d bytes", len(c.SignIn)))
 	}
 	if c.Cache != nil {
 		errs = append(errs, c.Cache.check())
@@ -297,6 +342,8 @@ func checkURL(s string) string {
 		return "is neither http nor https"
 	case u.Hostname() == "":
 		return "has no host"
+	case !validPort(u.Port()):
+		return "has a port that is none"
 	case u.User != nil:
 		return "has user info"
 	case strings.Contains(s, "#"):
@@ -305,9 +352,34 @@ func checkURL(s string) string {
 	return ""
 }
 
+// validPort reports whether a port, or none, is one that can be dialled.
+func validPort(port string) bool {
+	n, err := strconv.ParseUint(port, 10, 16)
+	return port == "" || err == nil && n > 0
+}
+
+// checkBase says why targets cannot be asked for below a URL.
+func checkBase(s string) string {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil:
+		return "is not a URL"
+	case u.RawQuery != "" || u.ForceQuery:
+		return "has a query, where that of the request goes"
+	case strings.HasPrefix(strings.TrimSuffix(u.EscapedPath(), "/")+"/", "//"):
+		return "has a path that begins with two slashes"
+	}
+	return ""
+}
+
 // validSignIn reports whether s is a place to redirect to: a second slash or a
 // backslash after the first would make a host of what looks like a path.
 func validSignIn(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] >= 0x7f || s[i] == '#' {
+			return false // the query would become part of the fragment
+		}
+	}
 	if strings.HasPrefix(s, "/") {
 		u, err := url.Parse(s)
 		return err == nil && u.Host == "" && !strings.HasPrefix(s, "//") && !strings.Contains(s, `\`)

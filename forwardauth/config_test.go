@@ -39,6 +39,12 @@ func TestConfigErrors(t *testing.T) {
 		"empty fragment":  {forwardauth.Config{URL: "http://auth.example/#"}, []string{"URL: has a fragment"}},
 		"no host":         {forwardauth.Config{URL: "http:///verify"}, []string{"URL: has no host"}},
 		"port alone":      {forwardauth.Config{URL: "http://:80/"}, []string{"URL: has no host"}},
+		"port":            {forwardauth.Config{URL: "http://auth.example:99999/"}, []string{"URL: has a port"}},
+		"port 0":          {forwardauth.Config{URL: "http://auth.example:0/"}, []string{"URL: has a port"}},
+		"envoy, query":    {forwardauth.Config{URL: "http://auth.example/p?token=hunter2", Mode: forwardauth.Envoy}, []string{"URL: has a query"}},
+		"envoy, empty":    {forwardauth.Config{URL: "http://auth.example/p?", Mode: forwardauth.Envoy}, []string{"URL: has a query"}},
+		"envoy, slashes":  {forwardauth.Config{URL: "http://auth.example//", Mode: forwardauth.Envoy}, []string{"URL: has a path that begins"}},
+		"envoy, host":     {forwardauth.Config{URL: "http://auth.example//p", Mode: forwardauth.Envoy}, []string{"URL: has a path that begins"}},
 		"not a URL":       {forwardauth.Config{URL: "http://a\x00hunter2"}, []string{"URL: is not a URL"}},
 		"mode":            {forwardauth.Config{URL: serviceURL, Mode: 9}, []string{"Mode: is not a mode (got 9)"}},
 		"prefix":          {forwardauth.Config{URL: serviceURL, TrustedProxies: make([]netip.Prefix, 1)}, []string{"TrustedProxies[0]"}},
@@ -155,6 +161,65 @@ func TestDecisions(t *testing.T) {
 		e, ok := errors.AsType[*forwardauth.Error](got[0].Err)
 		if ok != (c.reason != 0) || ok && e.Reason != c.reason {
 			t.Errorf("%s: error %v", name, got[0].Err)
+		}
+	}
+}
+
+// What has panicked has decided nothing, and nobody is told that it has.
+func TestNoDecisionOnPanic(t *testing.T) {
+	base := func() *service {
+		return &service{answer: func(*http.Request) (*http.Response, error) { panic("here") }}
+	}
+	for name, c := range map[string]forwardauth.Config{
+		"Base":  {Base: base()},
+		"cache": {Base: base(), Cache: cachedBy(memory(t))},
+		"Allow": {Base: says(200, ""), Allow: func(int) bool { panic("here") }},
+		"Input": {Base: says(200, ""), Mode: forwardauth.JSON, Input: func(*http.Request) (any, error) { panic("here") }},
+	} {
+		told := 0
+		c.OnDecision = func(*http.Request, forwardauth.Decision) { told++ }
+		m := mustNew(t, c)
+		func() {
+			defer func() {
+				if v := recover(); v != "here" {
+					t.Errorf("%s: recovered %v", name, v)
+				}
+			}()
+			serve(m, request("GET", "/", "Cookie: a=b"))
+		}()
+		if told != 0 {
+			t.Errorf("%s: told %d times", name, told)
+		}
+	}
+}
+
+// A SignIn to which a query can be added, and which can stand in a Location.
+func TestSignInAddress(t *testing.T) {
+	for in, ok := range map[string]bool{
+		"/login": true, "/login?a=b": true, "https://a.example/login": true, "/log%20in": true,
+		"/login#top": false, "/login?#": false, "/a b": false, "/a\tb": false, "/caf\u00e9": false,
+		"https://a.example/login#top": false, "https://a.example/a b": false,
+	} {
+		if _, err := forwardauth.New(forwardauth.Config{URL: serviceURL, SignIn: in}); (err == nil) != ok {
+			t.Errorf("%q: %v", in, err)
+		}
+	}
+}
+
+// The endpoint of a preset is asked wherever the base ends: behind its query there
+// would be another page, and its 200 a yes to everybody.
+func TestPresetBase(t *testing.T) {
+	for base, want := range map[string]string{
+		"https://a.example": "https://a.example/x", "https://a.example/": "https://a.example/x", "https://a.example/p//": "https://a.example/p/x",
+		"https://a.example/?b=c": "https://a.example/x?b=c", "https://a.example/p?b=c/": "https://a.example/p/x?b=c/", "https://a.example?b#c": "https://a.example/x?b#c", "https://a.example/#c": "https://a.example/x#c",
+	} {
+		for path, got := range map[string]string{
+			"/api/authz/forward-auth": forwardauth.Authelia(base).URL, "/outpost.goauthentik.io/auth/traefik": forwardauth.Authentik(base).URL,
+			"/oauth2/auth": forwardauth.OAuth2Proxy(base).URL, "/oauth2/start": forwardauth.OAuth2Proxy(base).SignIn,
+		} {
+			if want := strings.Replace(want, "/x", path, 1); got != want {
+				t.Errorf("%s: %s, want %s", base, got, want)
+			}
 		}
 	}
 }

@@ -36,10 +36,11 @@ func (c CookieRule) pick(lines []string) []string {
 	return picked
 }
 
-// cookieName returns the name in a Set-Cookie line.
+// cookieName returns the name in a Set-Cookie line: the one that the client will
+// see, as net/http sends a bare CR or LF as a space.
 func cookieName(line string) string {
 	name, _, _ := strings.Cut(line, "=")
-	return strings.Trim(name, " \t")
+	return strings.Trim(name, " \t\r\n")
 }
 
 // withCookies runs next with a writer that adds cookies when the header is

@@ -39,12 +39,20 @@
 // The next handler sees identity headers from the service alone. Those that the
 // client has sent are removed with everything that could be taken for one
 // (Remote_User, remote.user), trailers included, also where the service has left
-// a field out and where [Config.Skip] lets a request pass.
+// a field out and where [Config.Skip] lets a request pass. Their names are taken
+// out of Connection, by which a proxy behind would drop those of the service.
 //
-// Paths with more than one reading are refused with 400, since the path that
-// is judged and the one that is served must be the same. If something outside
-// has rewritten the URL, the rewritten one is judged; what http.StripPrefix has
-// taken off is still part of it.
+// Paths with more than one reading are refused with 400, before [Config.Skip] is
+// asked, since the path that is judged and the one that is served must be the
+// same. What is left to the client is to encode reserved characters, such as @,
+// or not: whoever judges has to decode first (see
+// [Config.InsecureAmbiguousPaths]).
+//
+// If something outside has rewritten the path or the query, the rewritten one is
+// judged. What http.StripPrefix has taken off the path is still part of it, as
+// long as the rest is what the client sent, but for a slash at its end. Where the
+// path was rewritten as well, nobody knows any more that there was a prefix:
+// handlers that do both belong inside of this middleware.
 //
 // # Policy engines
 //
@@ -56,7 +64,12 @@
 //		"headers": {"authorization": ["Bearer …"]}, "client": "192.0.2.1"
 //	}}
 //
-// with "body" where Config.MaxBody is set, or what [Config.Input] makes. The
+// with "body" where Config.MaxBody is set, or what [Config.Input] makes. JSON is
+// text: a request is refused if its decoded path or query, its body, or a field
+// in headers is not UTF-8, since the engine would judge other bytes than the
+// handler gets. In the document a control byte of the body takes six, and
+// encoding/json makes a copy of it: with all that is there at once, a request
+// holds up to 20 times MaxBody for a moment, and 14 times while it is asked. The
 // service answers 200 with {"result": true} or false, or with
 //
 //	{"result": {"allow": true, "headers": {"Remote-User": "ada"}}}
@@ -89,6 +102,7 @@
 //
 // A round trip to the service for each request, and a copy of the header map;
 // the body of an answer, up to [Config.MaxResponse], is held in memory. There
-// are no goroutines. A hit in a cache in memory makes at most 12
-// allocations and takes about two microseconds.
+// are no goroutines, but for one for each question whose answer may go into a
+// cache. A hit in a cache in memory makes at most 12 allocations and takes about
+// two microseconds.
 package forwardauth

@@ -16,7 +16,8 @@ type Reason int
 // the request.
 const (
 	// Unavailable: the service could not be asked, took longer than
-	// Config.Timeout, or answered with a status of 500 or above. 503.
+	// Config.Timeout, or answered with a status of 500 or above; or, in JSON
+	// mode, a header field that it would have to see is not UTF-8. 503.
 	Unavailable Reason = iota + 1
 	// BadResponse: the service answered with something that is no decision:
 	// 101, 304, a body that is cut or longer than Config.MaxResponse, a header
@@ -32,12 +33,14 @@ const (
 	// request wants to be upgraded to h2c. 400.
 	BadMethod
 	// BadTarget: the request target is not in origin form, or can be
-	// understood in more than one way: see Config.InsecureAmbiguousPaths. 400.
+	// understood in more than one way: see Config.InsecureAmbiguousPaths; or, in
+	// JSON mode, is not UTF-8 when it is decoded. 400.
 	BadTarget
 	// BadForwarded: Host, or what a trusted proxy says in X-Forwarded-Proto,
 	// -Host or -For, is missing, malformed or there twice. 400.
 	BadForwarded
-	// BadBody: the request body could not be read. 400.
+	// BadBody: the request body could not be read, or, in JSON mode, is not
+	// UTF-8. 400.
 	BadBody
 	// BodyTooLarge: the request body is longer than Config.MaxBody. 413.
 	BodyTooLarge
@@ -137,6 +140,9 @@ func closeIfUnread(w http.ResponseWriter, r *http.Request, q *question) {
 	}
 }
 
+// hasBody reports whether r has a body, or may have one. What an extended
+// CONNECT carries is none: it has no end before the answer. An upgrade over
+// HTTP/1.1 has one where it says so, which comes before the other protocol does.
 func hasBody(r *http.Request) bool {
-	return r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0
+	return r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0 && !extendedConnect(r)
 }

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
+	"strings"
 	"time"
 
 	"example.com/plainware/forwardauth"
@@ -28,11 +30,17 @@ func get(h http.Handler, target, cookie string) {
 func ExampleNew() {
 	// The decision service, which usually is another program.
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Rules are for the path, decoded and without the query.
+		target, err := url.ParseRequestURI(r.Header.Get("X-Forwarded-Uri"))
+		if err != nil {
+			http.Error(w, "no target", http.StatusBadRequest)
+			return
+		}
 		switch c, err := r.Cookie("session"); {
 		case err != nil:
-			w.Header().Set("Location", "https://login.example.com/?rd="+r.Header.Get("X-Forwarded-Uri"))
+			w.Header().Set("Location", "https://login.example.com/?rd="+url.QueryEscape(target.String()))
 			w.WriteHeader(http.StatusFound)
-		case r.Header.Get("X-Forwarded-Uri") == "/admin":
+		case strings.HasPrefix(target.Path+"/", "/admin/"):
 			http.Error(w, "not for "+c.Value, http.StatusForbidden)
 		default:
 			w.Header().Set("Remote-User", c.Value)
@@ -54,13 +62,13 @@ func ExampleNew() {
 	}))
 
 	get(h, "/orders", "session=ada")
-	get(h, "/admin", "session=ada")
+	get(h, "/admin?page=1", "session=ada")
 	get(h, "/orders", "")
 	// Output:
 	// 200  hello ada
 	// 403  not for ada
 	//
-	// 302 https://login.example.com/?rd=/orders
+	// 302 https://login.example.com/?rd=%2Forders
 }
 
 // A policy engine that speaks like Open Policy Agent.
@@ -76,7 +84,7 @@ func ExampleNew_policyEngine() {
 			http.Error(w, "", http.StatusBadRequest)
 			return
 		}
-		json.NewEncoder(w).Encode(map[string]any{"result": q.Input.Method == "GET" && q.Input.Path[0] == "public"})
+		json.NewEncoder(w).Encode(map[string]any{"result": q.Input.Method == "GET" && len(q.Input.Path) > 0 && q.Input.Path[0] == "public"})
 	}))
 	defer engine.Close()
 
@@ -104,7 +112,7 @@ func ExampleCacheConfig() {
 	asked := 0
 	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked++
-		w.Header().Set("Cache-Control", "max-age=5")
+		w.Header().Set("Cache-Control", "max-age=60")
 	}))
 	defer service.Close()
 
@@ -114,7 +122,7 @@ func ExampleCacheConfig() {
 	}
 	auth, err := forwardauth.New(forwardauth.Config{
 		URL:   service.URL,
-		Cache: &forwardauth.CacheConfig{Store: mem, Name: "shop", MaxTTL: 2 * time.Second},
+		Cache: &forwardauth.CacheConfig{Store: mem, Name: "shop", MaxTTL: time.Minute},
 	})
 	if err != nil {
 		log.Fatal(err)

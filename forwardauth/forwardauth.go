@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"log/slog"
+	"math"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -17,6 +19,7 @@ type Middleware struct {
 	url    *url.URL
 	base   http.RoundTripper
 	own    *http.Transport // base, where it is not the user's
+	dialer net.Dialer      // of own
 	names  []string        // what is sent as it is
 	copies []headerCopy
 	deny   []string // canonical, beside denyFields
@@ -25,6 +28,22 @@ type Middleware struct {
 	cache  *cache
 	pool   sync.Pool // of *hasher
 }
+
+const (
+	// maxBytes bounds what is held in memory, so that a size fits an int, and
+	// what is appended to make room for more does.
+	maxBytes = math.MaxInt / 4
+
+	// dialWithin is how long a connection to the service may take to be there at
+	// most, where Config.Timeout is longer or none.
+	dialWithin = 30 * time.Second
+
+	// pingAfter is how long an HTTP/2 connection to the service may be silent
+	// before it is asked whether it is there, and pingWithin how long that may
+	// take.
+	pingAfter  = 5 * time.Second
+	pingWithin = 3 * time.Second
+)
 
 // headerCopy is a HeaderCopy with what is computed once.
 type headerCopy struct {
@@ -46,6 +65,7 @@ func New(c Config) (*Middleware, error) {
 	if c.MaxResponse == 0 {
 		c.MaxResponse = defaultMaxResponse
 	}
+	c.MaxBody, c.MaxResponse = min(c.MaxBody, maxBytes), min(c.MaxResponse, maxBytes)
 	if c.Allow == nil {
 		c.Allow = func(int) bool { return true }
 		if c.Mode == Envoy {
@@ -73,13 +93,24 @@ func New(c Config) (*Middleware, error) {
 	sum := sha256.Sum256([]byte(c.URL))
 	m.mark = hex.EncodeToString(sum[:8])
 	if m.base == nil {
+		// http.Transport goes on dialling when the question has ended, for the
+		// next one's benefit. Where nobody answers the system takes minutes to
+		// give up, and each question would leave a socket behind.
+		m.dialer.Timeout = dialWithin
+		if c.Timeout > 0 {
+			m.dialer.Timeout = min(c.Timeout, dialWithin)
+		}
 		m.own = &http.Transport{
+			DialContext:            m.dialer.DialContext,
 			Protocols:              new(http.Protocols),
 			MaxIdleConnsPerHost:    100,
 			IdleConnTimeout:        90 * time.Second,
-			TLSHandshakeTimeout:    10 * time.Second,
+			TLSHandshakeTimeout:    min(m.dialer.Timeout, 10*time.Second),
 			DisableCompression:     true,
 			MaxResponseHeaderBytes: 256 << 10,
+			// Over HTTP/2 a question that times out leaves its connection as it
+			// is, for the next ones.
+			HTTP2: &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingWithin},
 		}
 		m.own.Protocols.SetHTTP1(true)
 		m.own.Protocols.SetHTTP2(true)
@@ -121,9 +152,12 @@ func (m *Middleware) serve(next http.Handler, w http.ResponseWriter, r *http.Req
 	inner.Header = m.strip(r.Header)
 	m.stripTrailer(r, inner)
 
-	if m.cfg.Skip == nil || !m.cfg.Skip(inner) {
-		var q question
-		a, id, err := m.judge(&q, r, inner)
+	// Before Skip is asked: by a path with two readings it would let through
+	// what it does not mean, and behind an upgrade to h2c whatever follows.
+	var q question
+	bad := m.shape(&q, r)
+	if bad != nil || m.cfg.Skip == nil || !m.cfg.Skip(inner) {
+		a, id, err := m.judge(&q, r, inner, bad)
 		switch {
 		case err != nil:
 			m.refuse(w, r, &q, err)
@@ -152,23 +186,35 @@ func (m *Middleware) serve(next http.Handler, w http.ResponseWriter, r *http.Req
 	next.ServeHTTP(w, inner)
 }
 
-// judge comes to a decision: an identity where the request is allowed, an
-// answer of the service that denies, or an error. The answer is nil where the
-// cache knew.
-func (m *Middleware) judge(q *question, r, inner *http.Request) (a *answer, id identity, err *Error) {
-	if m.cfg.OnDecision != nil {
-		start := time.Now()
-		defer func() {
-			d := Decision{Allowed: err == nil && (a == nil || a.allowed), Cached: id.cached, Duration: time.Since(start)}
-			if err != nil {
-				d.Err = err
-			} else if a != nil {
-				d.Status = a.status
-			}
-			m.cfg.OnDecision(r, d)
-		}()
+// judge comes to a decision, and tells the hook of it. Nothing is deferred: a
+// panic on the way is no decision.
+func (m *Middleware) judge(q *question, r, inner *http.Request, bad *Error) (*answer, identity, *Error) {
+	if m.cfg.OnDecision == nil {
+		return m.decision(q, r, inner, bad)
 	}
-	if err = m.question(q, r); err != nil {
+	start := time.Now()
+	a, id, err := m.decision(q, r, inner, bad)
+	d := Decision{Allowed: err == nil && (a == nil || a.allowed), Cached: id.cached, Duration: time.Since(start)}
+	if err != nil {
+		d.Err = err
+	} else if a != nil {
+		d.Status = a.status
+	}
+	m.cfg.OnDecision(r, d)
+	return a, id, err
+}
+
+// decision is an identity where the request is allowed, an answer of the service
+// that denies, or an error. The answer is nil where the cache knew. bad is what
+// the shape of the request is refused for.
+func (m *Middleware) decision(q *question, r, inner *http.Request, bad *Error) (a *answer, id identity, err *Error) {
+	switch {
+	case m.looped(r):
+		return nil, id, &Error{Reason: Loop}
+	case bad != nil:
+		return nil, id, bad
+	}
+	if err = m.origin(q); err != nil {
 		return nil, id, err
 	}
 	if err = m.readBody(q, inner); err != nil {

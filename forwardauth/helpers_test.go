@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"example.com/plainware/forwardauth"
 )
@@ -163,6 +164,13 @@ func wire(t testing.TB, conn net.Conn, text string) (*http.Response, string) {
 		t.Fatal(err)
 	}
 	return res, string(bytes.TrimSpace(b))
+}
+
+// inBubble is t.Run with a clock on which nothing expires while a machine is
+// slow.
+func inBubble(t *testing.T, name string, f func(*testing.T)) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) { synctest.Test(t, f) })
 }
 
 func user(t testing.TB) []forwardauth.HeaderCopy {

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"example.com/plainware/internal/urlpath"
 )
 
 // target returns the request target as the service shall judge it, or false
@@ -11,8 +13,10 @@ import (
 //
 // It is what the client sent, byte by byte, as long as that is what the
 // application is going to route by: http.StripPrefix may have taken something
-// off its beginning. Where something outside has rewritten the URL otherwise,
-// the rewritten one is what counts, and what is sent.
+// off its beginning, and others the slash off its end. Where something outside
+// has rewritten the path otherwise, the rewritten one is what counts, and what
+// is sent; and so for the query, each for itself: a query that was rewritten
+// does not hide what was taken off the path.
 func target(r *http.Request) (string, bool) {
 	t := r.RequestURI
 	if t == "" {
@@ -21,9 +25,20 @@ func target(r *http.Request) (string, bool) {
 	if r.URL.Opaque != "" || !originForm(t) {
 		return "", false
 	}
-	path, query, _ := strings.Cut(t, "?")
-	if query != r.URL.RawQuery || !leads(path, r.URL) {
-		t = r.URL.RequestURI()
+	sent, query, _ := strings.Cut(t, "?")
+	path := sent
+	if !leads(path, r.URL) {
+		if path = strings.TrimSuffix(sent, "/"); !leads(path, r.URL) {
+			path = r.URL.EscapedPath()
+		}
+	}
+	switch {
+	case query != r.URL.RawQuery && (r.URL.RawQuery != "" || r.URL.ForceQuery):
+		t = path + "?" + r.URL.RawQuery
+	case query != r.URL.RawQuery:
+		t = path
+	case path != sent:
+		t = path + t[len(sent):]
 	}
 	return t, originForm(t)
 }
@@ -31,12 +46,7 @@ func target(r *http.Request) (string, bool) {
 // originForm reports whether t is a path with or without a query, and has
 // nothing in it that would end it for a reader.
 func originForm(t string) bool {
-	for i := range len(t) {
-		if c := t[i]; c <= ' ' || c == 0x7f || c == '#' {
-			return false
-		}
-	}
-	return strings.HasPrefix(t, "/")
+	return strings.HasPrefix(t, "/") && !urlpath.BadBytes(t)
 }
 
 // leads reports whether path, as sent, ends with what the URL has: all of it,
@@ -87,39 +97,67 @@ func unhex(c byte) byte {
 }
 
 // ambiguous reports whether the path of a target may mean one thing to the
-// service and another to the application. What is left is equal to its own
-// normal form (RFC 3986, section 6.2.2), so that a comparison of the text, of
-// the decoded text and of the normalised text all come to the same result.
+// service and another to the application.
+//
+// What is left is equal to its own normal form (RFC 3986, section 6.2.2) and to
+// what url.URL makes of it, so that a comparison of the text, of the normalised
+// text and of what a proxy behind sends all come to the same result. Two of
+// those that are left have one decoded form only if they differ in whether a
+// reserved character (see reserved) is written as it is or encoded. The RFC
+// takes these for different paths (section 2.2), applications often do not, and
+// what clients send has both; so whoever judges has to decode first.
 func ambiguous(target string) bool {
 	path, _, _ := strings.Cut(target, "?")
 	for i := 0; i < len(path); i++ {
 		switch c := path[i]; {
-		case c == '\\' || c <= ' ' || c >= 0x7f:
-			return true
 		case c == '/':
-			rest := path[i+1:]
-			if end := strings.IndexByte(rest, '/'); end >= 0 {
-				if end == 0 {
-					return true // an empty segment
-				}
-				rest = rest[:end]
-			}
-			if rest == "." || rest == ".." {
+			if rest := path[i+1:]; dots(rest) || empty(rest) {
 				return true
 			}
 		case c == '%':
 			d, ok := escaped(path[i:])
 			switch {
-			case !ok, d == '/', d == '\\', d < ' ', d == 0x7f, isAlnum(d), strings.IndexByte("-._~", d) >= 0:
+			case !ok, d == '/', d == '\\', d < ' ', d == 0x7f, isUnreserved(d):
 				return true
+			case 'a' <= path[i+1], 'a' <= path[i+2]:
+				return true // hexadecimal digits are upper-case
 			case d == '%' && len(path) >= i+5 && isHex(path[i+3]) && isHex(path[i+4]):
 				return true // encoded twice
 			}
 			i += 2
+		case !isUnreserved(c) && !reserved(c):
+			return true // must be encoded
 		}
 	}
 	return false
 }
+
+// dots reports whether path begins with a segment that is "." or "..", for a
+// reader who takes parameters off segments too, as Java's do.
+func dots(path string) bool {
+	rest := strings.TrimPrefix(path, ".")
+	if len(rest) == len(path) {
+		return false
+	}
+	rest = strings.TrimPrefix(rest, ".")
+	return rest == "" || rest[0] == '/' || rest[0] == ';' || strings.HasPrefix(rest, "%3B")
+}
+
+// empty reports whether path begins with a segment that is empty for such a
+// reader, and that another one follows.
+func empty(path string) bool {
+	if path == "" || path[0] != '/' && path[0] != ';' && !strings.HasPrefix(path, "%3B") {
+		return false
+	}
+	return strings.IndexByte(path, '/') >= 0
+}
+
+func isUnreserved(c byte) bool { return isAlnum(c) || strings.IndexByte("-._~", c) >= 0 }
+
+// reserved reports whether c is a reserved character (RFC 3986, section 2.2) that
+// stands in paths, slashes aside. By the grammar brackets cannot, but browsers
+// send them.
+func reserved(c byte) bool { return strings.IndexByte("!$&'()*+,:;=@[]", c) >= 0 }
 
 // validHost reports whether s is a host with or without a port, of the
 // characters that host names and addresses have. Anything else, user info, a

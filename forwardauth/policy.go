@@ -8,7 +8,9 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // document is the input that a policy engine gets unless Config.Input makes
@@ -30,13 +32,20 @@ func (m *Middleware) makeInput(q *question, stripped *http.Request) *Error {
 	var input any
 	if m.cfg.Input != nil {
 		var err error
-		if input, err = m.cfg.Input(stripped); err != nil {
+		r := q.forInput(stripped)
+		input, err = m.cfg.Input(r)
+		// The server knows of none but the handler's. One that somebody outside has
+		// parsed is the handler's too.
+		if r.MultipartForm != nil && r.MultipartForm != stripped.MultipartForm {
+			r.MultipartForm.RemoveAll()
+		}
+		if err != nil {
 			return &Error{Reason: Unavailable, Err: err}
 		}
 	} else {
 		d, err := m.describe(q)
 		if err != nil {
-			return &Error{Reason: BadTarget, Err: err}
+			return err
 		}
 		input = d
 	}
@@ -50,7 +59,24 @@ func (m *Middleware) makeInput(q *question, stripped *http.Request) *Error {
 	return nil
 }
 
-func (m *Middleware) describe(q *question) (*document, error) {
+// forInput is the request for Config.Input: one of its own, with what may be
+// read of the body, so that the handler's is not used up.
+func (q *question) forInput(stripped *http.Request) *http.Request {
+	r := stripped.WithContext(stripped.Context())
+	r.Body = http.NoBody
+	if len(q.body) > 0 {
+		r.Body = &replayed{rest: bytes.NewReader(q.body), body: http.NoBody}
+	}
+	return r
+}
+
+// describe makes the document. What cannot be in one, because JSON is text, is
+// an error: encoding/json would put U+FFFD in its place, and the engine judge
+// what the application does not get.
+func (m *Middleware) describe(q *question) (*document, *Error) {
+	bad := func(reason Reason, what string) (*document, *Error) {
+		return nil, &Error{Reason: reason, Err: errors.New(what)}
+	}
 	path, rawQuery, _ := strings.Cut(q.target, "?")
 	d := &document{
 		Method: q.method, Scheme: q.scheme, Host: q.host, Target: q.target,
@@ -59,8 +85,11 @@ func (m *Middleware) describe(q *question) (*document, error) {
 	if rest := strings.TrimPrefix(path, "/"); rest != "" {
 		for segment := range strings.SplitSeq(rest, "/") {
 			plain, ok := unescape(segment)
-			if !ok {
-				return nil, errors.New("target has a percent sign that encodes nothing")
+			switch {
+			case !ok:
+				return bad(BadTarget, "target has a percent sign that encodes nothing")
+			case !utf8.ValidString(plain):
+				return bad(BadTarget, "target is not UTF-8")
 			}
 			d.Path = append(d.Path, plain)
 		}
@@ -69,22 +98,42 @@ func (m *Middleware) describe(q *question) (*document, error) {
 	// engine, and may not to the application.
 	query, err := url.ParseQuery(rawQuery)
 	if err != nil {
-		return nil, errors.New("target has a malformed query")
+		return bad(BadTarget, "target has a malformed query")
+	}
+	for name, values := range query {
+		if !utf8.ValidString(name) || !allUTF8(values) {
+			return bad(BadTarget, "target is not UTF-8")
+		}
+	}
+	if !utf8.ValidString(q.target) {
+		return bad(BadTarget, "target is not UTF-8")
 	}
 	d.Query = query
 	for _, name := range m.names {
 		if values := m.forwarded(q.r.Header, name); len(values) > 0 {
+			if !allUTF8(values) {
+				return bad(Unavailable, name+" is not UTF-8")
+			}
 			d.Headers[strings.ToLower(name)] = values
 		}
 	}
-	if q.client.IsValid() {
+	// A service that does not judge the client is not told of it, or each
+	// client would have a decision of its own.
+	if q.client.IsValid() && (m.cache == nil || !m.cache.anyClient) {
 		d.Client = q.client.String()
 	}
 	if q.body != nil {
+		if !utf8.Valid(q.body) {
+			return bad(BadBody, "body is not UTF-8")
+		}
 		body := string(q.body)
 		d.Body = &body
 	}
 	return d, nil
+}
+
+func allUTF8(values []string) bool {
+	return !slices.ContainsFunc(values, func(v string) bool { return !utf8.ValidString(v) })
 }
 
 // verdict reads the answer of a policy engine. Whatever is not plainly a
@@ -135,21 +184,25 @@ func (a *answer) object(body []byte) error {
 	}
 	a.allowed = allow[0] == 't'
 	var (
-		headers map[string]valueList
+		headers map[string]json.RawMessage
 		status  int
 		text    string
 	)
-	for name, v := range map[string]any{"headers": &headers, "http_status": &status, "body": &text} {
-		if raw, ok := result[name]; ok {
-			if err := json.Unmarshal(raw, v); err != nil {
-				return fmt.Errorf("the result has a bad %s", name)
-			}
+	if raw, ok := result["headers"]; ok {
+		if headers, err = members(raw); err != nil {
+			return errors.New("the result has bad headers")
+		}
+	}
+	for name, v := range map[string]any{"http_status": &status, "body": &text} {
+		if raw, ok := result[name]; ok && (string(raw) == "null" || json.Unmarshal(raw, v) != nil) {
+			return fmt.Errorf("the result has a bad %s", name)
 		}
 	}
 	seen := make(map[string]bool, len(headers))
-	for name, values := range headers {
+	for name, raw := range headers {
 		key := http.CanonicalHeaderKey(name)
-		if !isToken(name) || seen[key] {
+		values, ok := valueList(raw)
+		if !ok || !isToken(name) || seen[key] {
 			return errors.New("the result has a header that is none, or is there twice")
 		}
 		if seen[key] = true; !hopByHop(key) {
@@ -203,17 +256,18 @@ func members(body []byte) (map[string]json.RawMessage, error) {
 	return all, nil
 }
 
-// valueList is one string or a list of them.
-type valueList []string
-
-func (s *valueList) UnmarshalJSON(b []byte) error {
-	if len(b) > 0 && b[0] == '"' {
-		var one string
-		if err := json.Unmarshal(b, &one); err != nil {
-			return err
-		}
-		*s = []string{one}
-		return nil
+// valueList reads one string or a list of them.
+func valueList(raw json.RawMessage) ([]string, bool) {
+	if len(raw) == 0 || raw[0] != '[' {
+		raw = slices.Concat([]byte{'['}, raw, []byte{']'})
 	}
-	return json.Unmarshal(b, (*[]string)(s))
+	var all []*string // null would be "" otherwise
+	if json.Unmarshal(raw, &all) != nil || slices.Contains(all, nil) {
+		return nil, false
+	}
+	values := make([]string, len(all))
+	for i, v := range all {
+		values[i] = *v
+	}
+	return values, true
 }

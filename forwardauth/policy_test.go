@@ -4,7 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
+	"mime/multipart"
 	"net/http"
+	"net/url"
 	"reflect"
 	"slices"
 	"strings"
@@ -57,6 +60,14 @@ func TestPolicyAnswers(t *testing.T) {
 		"header name":       {`{"result": {"allow": true, "headers": {"a b": "c"}}}`, 503, "forwardauth_bad_response", "", ""},
 		"header twice":      {`{"result": {"allow": true, "headers": {"remote-user": "a", "Remote-User": "b"}}}`, 503, "forwardauth_bad_response", "", ""},
 		"header injection":  {`{"result": {"allow": true, "headers": {"Remote-User": "a\r\nb"}}}`, 503, "forwardauth_bad_response", "", ""},
+		"same name twice":   {`{"result": {"allow": true, "headers": {"Remote-User": "a", "Remote-User": "b"}}}`, 503, "forwardauth_bad_response", "", ""},
+		"header null":       {`{"result": {"allow": true, "headers": {"Remote-User": null}}}`, 503, "forwardauth_bad_response", "", ""},
+		"list of null":      {`{"result": {"allow": true, "headers": {"Remote-User": ["a", null]}}}`, 503, "forwardauth_bad_response", "", ""},
+		"list of lists":     {`{"result": {"allow": true, "headers": {"Remote-User": [["a"]]}}}`, 503, "forwardauth_bad_response", "", ""},
+		"headers null":      {`{"result": {"allow": true, "headers": null}}`, 503, "forwardauth_bad_response", "", ""},
+		"headers list":      {`{"result": {"allow": true, "headers": ["a"]}}`, 503, "forwardauth_bad_response", "", ""},
+		"status null":       {`{"result": {"allow": false, "http_status": null}}`, 503, "forwardauth_bad_response", "", ""},
+		"body null":         {`{"result": {"allow": false, "body": null}}`, 503, "forwardauth_bad_response", "", ""},
 		"header of numbers": {`{"result": {"allow": true, "headers": {"Remote-User": 1}}}`, 503, "forwardauth_bad_response", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -143,5 +154,96 @@ func TestPolicyInput(t *testing.T) {
 	}
 	if h := do(t, forwardauth.Config{Mode: forwardauth.JSON}, says(200, `{"result": {"allow": false, "http_status": 401, "headers": {"Set-Cookie": ["a=1", "b=2"], "X-Internal": "x"}}}`), request("GET", "/")); !slices.Equal(h.Header["Set-Cookie"], []string{"a=1", "b=2"}) || h.Header.Get("X-Internal") != "" {
 		t.Errorf("the client got %v", h.Header)
+	}
+}
+
+// What cannot be in a JSON document as it is would be judged as something else,
+// so it is refused, and nobody is asked.
+func TestPolicyInputIsText(t *testing.T) {
+	for name, c := range map[string]struct {
+		target, line, body string
+		status             int
+		code               string
+	}{
+		"all text":   {"/caf%C3%A9?a=%C3%A9", "Cookie: a=\u00e9", "\u00e9\x00", 200, ""},
+		"path":       {"/a%FF", "", "", 400, "forwardauth_target"},
+		"query":      {"/?a=%ff", "", "", 400, "forwardauth_target"},
+		"query name": {"/?%ff", "", "", 400, "forwardauth_target"},
+		"raw query":  {"/?a=\xff", "", "", 400, "forwardauth_target"},
+		"header":     {"/", "Authorization: Bearer \xfe", "", 503, "forwardauth_unavailable"},
+		"body":       {"/", "", "a\xff", 400, "forwardauth_body"},
+		"not sent":   {"/", "X-Other: \xfe", "", 200, ""},
+	} {
+		s := says(200, `{"result": true}`)
+		r := request("POST", c.target)
+		if c.line != "" {
+			r = request("POST", c.target, c.line)
+		}
+		if c.body != "" {
+			r.Body, r.ContentLength = newBody(c.body), int64(len(c.body))
+		}
+		h := do(t, forwardauth.Config{Mode: forwardauth.JSON, MaxBody: 10}, s, r)
+		if h.StatusCode != c.status || (s.count() == 1) != (c.status == 200) || c.code != "" && h.code(t) != c.code {
+			t.Errorf("%s: status %d, %s", name, h.StatusCode, h.body)
+		}
+		for _, body := range s.bodies {
+			if strings.Contains(body, `\ufffd`) || strings.Contains(body, "\ufffd") {
+				t.Errorf("%s: the service got %s", name, body)
+			}
+		}
+	}
+}
+
+// An Input may read the body: it gets what MaxBody lets it be, and the handler
+// all the same.
+func TestPolicyInputBody(t *testing.T) {
+	for limit, want := range map[int64]string{0: "", 10: "user=ada"} {
+		s := says(200, `{"result": true}`)
+		r := request("POST", "/", "Content-Type: application/x-www-form-urlencoded")
+		r.Body, r.ContentLength = newBody("user=ada"), 8
+		h := do(t, forwardauth.Config{Mode: forwardauth.JSON, MaxBody: limit, Input: func(r *http.Request) (any, error) {
+			b, err := io.ReadAll(r.Body)
+			r.Form = url.Values{"mine": {"x"}}
+			r.Body.Close()
+			return string(b), err
+		}}, s, r)
+		if got := s.bodies[0]; got != `{"input":"`+want+"\"}\n" || h.read != "user=ada" || h.ran.Form != nil {
+			t.Errorf("MaxBody %d: the service got %s, the handler read %q, form %v", limit, got, h.read, h.ran.Form)
+		}
+	}
+}
+
+// The files of a form that an Input has read are gone when it has.
+func TestPolicyInputForm(t *testing.T) {
+	body := "--x\r\nContent-Disposition: form-data; name=f; filename=f\r\n\r\n" + strings.Repeat("a", 11<<20) + "\r\n--x--\r\n"
+	r := request("POST", "/", "Content-Type: multipart/form-data; boundary=x")
+	r.Body, r.ContentLength = newBody(body), int64(len(body))
+	var form *multipart.Form
+	h := do(t, forwardauth.Config{Mode: forwardauth.JSON, MaxBody: 16 << 20, Input: func(r *http.Request) (any, error) {
+		err := r.ParseMultipartForm(0)
+		form = r.MultipartForm
+		return 1, err
+	}}, says(200, `{"result": true}`), r)
+	if h.ran == nil || h.ran.MultipartForm != nil || h.read != body || len(form.File["f"]) != 1 {
+		t.Fatalf("status %d, %d bytes read", h.StatusCode, len(h.read))
+	}
+	if f, err := form.File["f"][0].Open(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the file is still there: %v, %v", f, err)
+	}
+
+	// Those of one that was read outside are the handler's.
+	r.Body = newBody(body)
+	if err := r.ParseMultipartForm(0); err != nil {
+		t.Fatal(err)
+	}
+	defer r.MultipartForm.RemoveAll()
+	h = do(t, forwardauth.Config{Mode: forwardauth.JSON, Input: func(r *http.Request) (any, error) { return r.FormValue("a"), nil }}, says(200, `{"result": true}`), r)
+	if h.ran == nil || h.ran.MultipartForm != r.MultipartForm {
+		t.Fatalf("status %d, the form is another", h.StatusCode)
+	}
+	if f, err := h.ran.MultipartForm.File["f"][0].Open(); err != nil {
+		t.Error(err)
+	} else {
+		f.Close()
 	}
 }

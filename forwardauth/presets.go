@@ -32,9 +32,14 @@ func Authentik(base string) Config {
 }
 
 // OAuth2Proxy returns the configuration for an oauth2-proxy at base, which must
-// run with --reverse-proxy and --set-xauthrequest. Its endpoint answers 202 or
-// 401; browsers are sent to sign in at base, so that this has to be an address
-// that they reach, in a domain of which the proxy sets cookies.
+// run with --reverse-proxy, --set-xauthrequest and --whitelist-domain for the
+// guarded hosts (with their ports, or ":*"): without that flag it leads those
+// who have signed in to its own "/" and not back to the page they came from. Its
+// endpoint answers 202 or 401; browsers are sent to sign in at base, so that
+// this has to be an address that they reach, in a domain of which the proxy
+// sets cookies. Where the paths below /oauth2/ of the guarded host lead to the
+// proxy, without this middleware, base can be an internal address, and SignIn
+// is /oauth2/start.
 //
 // 202 alone allows. Other parts of the proxy answer with 200, its health check
 // above all, which before v7.15.2 one could ask for at any path
@@ -50,7 +55,15 @@ func OAuth2Proxy(base string) Config {
 	}
 }
 
-func join(base, path string) string { return strings.TrimRight(base, "/") + path }
+// join puts a path behind that of a base, and before its query, if it has one:
+// what is asked must be the endpoint, and not a page that answers 200 to anybody.
+func join(base, path string) string {
+	end := len(base)
+	if i := strings.IndexAny(base, "?#"); i >= 0 {
+		end = i
+	}
+	return strings.TrimRight(base[:end], "/") + path + base[end:]
+}
 
 func same(names ...string) []HeaderCopy {
 	copies := make([]HeaderCopy, len(names))

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"example.com/plainware/internal/clientip"
@@ -29,15 +28,12 @@ type question struct {
 	input   []byte // what is posted in JSON mode
 }
 
-// question checks the request and takes from it what the service has to know. It
-// does not touch the body.
-func (m *Middleware) question(q *question, r *http.Request) *Error {
+// shape checks what is refused for everyone, method, upgrade and target, and
+// takes it into the question.
+func (m *Middleware) shape(q *question, r *http.Request) *Error {
 	q.r, q.method = r, r.Method
 	if q.method == "" {
 		q.method = http.MethodGet
-	}
-	if m.looped(r) {
-		return &Error{Reason: Loop}
 	}
 	if extendedConnect(r) {
 		// RFC 8441, section 5: where HTTP/1.1 has GET with Upgrade.
@@ -55,7 +51,7 @@ func (m *Middleware) question(q *question, r *http.Request) *Error {
 	if q.target, ok = target(r); !ok || !m.cfg.InsecureAmbiguousPaths && ambiguous(q.target) {
 		return &Error{Reason: BadTarget}
 	}
-	return m.origin(q)
+	return nil
 }
 
 // extendedConnect reports whether r opens a WebSocket over HTTP/2 or HTTP/3
@@ -185,27 +181,66 @@ func (m *Middleware) readBody(q *question, inner *http.Request) *Error {
 	if q.r.ContentLength > limit {
 		return &Error{Reason: BodyTooLarge}
 	}
-	b := bytes.NewBuffer(make([]byte, 0, min(max(q.r.ContentLength, 512), limit)+bytes.MinRead))
-	_, err := b.ReadFrom(io.LimitReader(inner.Body, limit+1))
+	body, err := readUpTo(inner.Body, limit, q.r.ContentLength)
 	var tooLarge *http.MaxBytesError
 	switch {
-	case errors.As(err, &tooLarge), int64(b.Len()) > limit:
+	case errors.As(err, &tooLarge), int64(len(body)) > limit:
 		return &Error{Reason: BodyTooLarge}
 	case err != nil && q.r.Context().Err() != nil:
 		return &Error{Reason: Canceled, Err: err}
 	case err != nil:
 		return &Error{Reason: BadBody, Err: err}
 	}
-	q.body, q.drained = b.Bytes(), true
-	// The handler may write into what it reads.
-	inner.Body = &replayed{Reader: bytes.NewReader(slices.Clone(q.body)), body: inner.Body}
+	q.body, q.drained = body, true
+	inner.Body = &replayed{rest: bytes.NewReader(body), body: inner.Body}
 	return nil
 }
 
-// replayed is a body that was read already. It ends as the original has.
+// announcedAtMost is how much room is made for a body on nothing but the word of
+// who sends it.
+const announcedAtMost = 16 << 10
+
+// readUpTo reads r to its end, or to one byte beyond limit. It makes room for
+// twice of what has come at most, and for no more than can come: announced is
+// the length that the sender has named, or not known if it is negative.
+func readUpTo(r io.Reader, limit, announced int64) ([]byte, error) {
+	// One byte more than fits, to see the end, or that it is too long.
+	most := int(limit) + 1
+	if 0 <= announced && announced < limit {
+		most = int(announced) + 1
+	}
+	size := min(most, announcedAtMost)
+	if announced < 0 {
+		size = min(most, 512)
+	}
+	b := make([]byte, 0, size)
+	for {
+		n, err := r.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		switch {
+		case err == io.EOF:
+			return b, nil
+		case err != nil:
+			return b, err
+		case int64(len(b)) > limit:
+			return b, nil
+		}
+		if len(b) == cap(b) {
+			if most <= cap(b) {
+				most = int(limit) + 1 // it is longer than announced
+			}
+			b = append(make([]byte, 0, min(2*cap(b), most)), b...)
+		}
+	}
+}
+
+// replayed is a body that was read already. It ends as the original has. It has
+// no method but these: what a reader is given are copies, and the bytes
+// themselves stay those of the question.
 type replayed struct {
-	*bytes.Reader
+	rest *bytes.Reader
 	body io.ReadCloser
 }
 
-func (b *replayed) Close() error { return b.body.Close() }
+func (b *replayed) Read(p []byte) (int, error) { return b.rest.Read(p) }
+func (b *replayed) Close() error               { return b.body.Close() }

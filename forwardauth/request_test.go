@@ -15,10 +15,13 @@ var (
 	plainTargets = []string{
 		"/", "/a", "/a/", "/a/b.c", "/a;b=1", "/a,b", "/a%20b", "/%C3%A9", "/a:b@c", "/~user", "/a..b", "/...", "/.well-known/x", "/a$&'()*+=!",
 		"/?", "/?a//b", "/?a/../b", "/?%2e%2e", "/?a=%2F", "/?a?b", "/?\\", "/a?b=c%23d", "/%40x", "/100%25", "/100%25zz",
+		"/users/ada%40example.com", "/a%2Cb%3Ac%3Bd%3De%26f%2Bg%24h", "/wiki/a_(b)", "/%5Bslug%5D/[slug]", "/a%7Cb", "/;x", "/...;x/a", "/a;/b",
 	}
 	oddTargets = []string{
 		"//", "/a//b", "/a/../b", "/a/..", "/..", "/./a", "/a/.", "/%2e%2e/", "/%2E./a", "/a/%2e", "/a%2fb", "/a%2Fb", "/a%5cb",
-		"/a\\b", "/%00", "/a%0d%0a", "/%61dmin", "/a%2ejson", "/%7Euser", "/%252e%252e/a", "/a%252fb", "/\xc3\xa9", "//evil.example/a",
+		"/a\\b", "/%00", "/a%0d%0a", "/%61dmin", "/a%2ejson", "/%7Euser", "/%252e%252e/a", "/a%252fb", "/a%252F", "/\xc3\xa9", "//evil.example/a",
+		"/caf%c3%a9", "/a%3db", "/a%c3%A9", "/a|b", "/a\"b", "/<b>", "/a^b", "/a`b", "/{b}",
+		"/public/..;/admin", "/..;a=b/admin", "/a/.;/b", "/a/..;x", "/a/..%3B/b", "/a/.%3Bx/b", "/;x/admin", "/%3Bx/admin", "/a/;/b",
 	}
 )
 
@@ -67,18 +70,29 @@ func TestAmbiguousPaths(t *testing.T) {
 // What is judged is what is served: a URL that was rewritten outside counts,
 // and StripPrefix does not hide the rest of the path.
 func TestRewrittenURL(t *testing.T) {
+	strip := func(h http.Handler) http.Handler { return http.StripPrefix("/app", h) }
 	for name, c := range map[string]struct {
 		wrap func(http.Handler) http.Handler
 		want string
 	}{
 		"as it came":   {func(h http.Handler) http.Handler { return h }, "/app/public?q=1"},
-		"StripPrefix":  {func(h http.Handler) http.Handler { return http.StripPrefix("/app", h) }, "/app/public?q=1"},
+		"StripPrefix":  {strip, "/app/public?q=1"},
 		"other path":   {rewrite(func(r *http.Request) { r.URL.Path, r.URL.RawPath = "/admin", "" }), "/admin?q=1"},
 		"other query":  {rewrite(func(r *http.Request) { r.URL.RawQuery = "q=2" }), "/app/public?q=2"},
 		"opaque":       {rewrite(func(r *http.Request) { r.URL.Opaque, r.URL.Path = "x:y", "" }), "refused"},
+		"odd query":    {rewrite(func(r *http.Request) { r.URL.RawQuery = "q#2" }), "refused"},
 		"odd rewrite":  {rewrite(func(r *http.Request) { r.URL.Path = "/x/../admin" }), "refused"},
 		"no target":    {rewrite(func(r *http.Request) { r.RequestURI = "" }), "/app/public?q=1"},
 		"encoded same": {rewrite(func(r *http.Request) { r.RequestURI = "/app/p%20x"; r.URL.Path = "/p x"; r.URL.RawQuery = "" }), "/app/p%20x"},
+
+		// Both, and what was taken off the path is judged with another query too.
+		"semicolons": {rewrite(func(r *http.Request) { r.RequestURI, r.URL.RawQuery = "/app/public?a;b", "a;b" }, http.AllowQuerySemicolons, strip), "/app/public?a&b"},
+		"query":      {rewrite(func(r *http.Request) { r.URL.RawQuery = "q=2" }, strip), "/app/public?q=2"},
+		"no query":   {rewrite(func(r *http.Request) { r.URL.RawQuery = "" }, strip), "/app/public"},
+		"empty":      {rewrite(func(r *http.Request) { r.URL.RawQuery, r.URL.ForceQuery = "", true }, strip), "/app/public?"},
+		"no slash":   {rewrite(func(r *http.Request) { r.RequestURI = "/app/public/?q=1" }, strip), "/app/public?q=1"},
+		"odd start":  {rewrite(func(r *http.Request) { r.RequestURI, r.URL.RawQuery = "/x/../app/public?q=1", "q=2" }, strip), "refused"},
+		"all of it":  {rewrite(func(r *http.Request) { r.URL.Path, r.URL.RawQuery = "/admin", "q=2" }), "/admin?q=2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := says(200, "")
@@ -96,8 +110,13 @@ func TestRewrittenURL(t *testing.T) {
 	}
 }
 
-func rewrite(f func(*http.Request)) func(http.Handler) http.Handler {
+// rewrite is a middleware that changes the request, with others inside of it,
+// the outermost first.
+func rewrite(f func(*http.Request), inside ...func(http.Handler) http.Handler) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
+		for _, wrap := range slices.Backward(inside) {
+			next = wrap(next)
+		}
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			f(r)
 			next.ServeHTTP(w, r)
@@ -159,6 +178,15 @@ func TestEveryMethodIsJudged(t *testing.T) {
 		if h := do(t, forwardauth.Config{}, s, r); h.StatusCode != 200 || s.last(t).Header.Get("X-Forwarded-Method") != "GET" || h.ran.Method != "CONNECT" {
 			t.Errorf("%s: status %d", name, h.StatusCode)
 		}
+		if name == "HTTP2" {
+			r.Header[":protocol"] = []string{"connect-udp"} // RFC 9298
+		} else {
+			r.Proto = "connect-udp"
+		}
+		if h := do(t, forwardauth.Config{}, s, r); h.StatusCode != 400 {
+			t.Errorf("%s: connect-udp has status %d", name, h.StatusCode)
+		}
+		connect(r)
 		r.ProtoMajor, r.ProtoMinor = 1, 1
 		if h := do(t, forwardauth.Config{}, s, r); h.StatusCode != 400 {
 			t.Errorf("%s: over HTTP/1.1 status %d", name, h.StatusCode)
@@ -186,6 +214,10 @@ func TestCopiedHeaders(t *testing.T) {
 	id.Header["X-Groups"][0] = "changed"
 	if h.ran.Header["X-Groups"][0] != "a" {
 		t.Error("the identity shares its values with the request")
+	}
+	s = says(200, "", "Remote-Groups: a\tb")
+	if h := do(t, forwardauth.Config{CopyHeaders: copies}, s, request("GET", "/")); h.ran == nil || h.ran.Header.Get("X-Groups") != "a\tb" {
+		t.Errorf("a tab: status %d", h.StatusCode)
 	}
 	for _, v := range []string{"a\r\nB: c", "a\nb", "a\x00b", "a\x7f", "\x1b[31m"} {
 		s := &service{answer: func(*http.Request) (*http.Response, error) {
@@ -272,17 +304,18 @@ func TestEnvoy(t *testing.T) {
 	}
 	for base, want := range map[string]string{
 		"http://auth.example": "/x%20y/z?q", "http://auth.example/": "/x%20y/z?q", "http://auth.example/p/": "/p/x%20y/z?q", "http://auth.example/p/q": "/p/q/x%20y/z?q",
-		"http://auth.example/p//": "/p//x%20y/z?q", "http://auth.example//": "",
+		"http://auth.example/p//": "/p//x%20y/z?q",
 	} {
 		s := says(200, "")
 		do(t, forwardauth.Config{Mode: forwardauth.Envoy, URL: base}, s, request("GET", "/x%20y/z?q"))
-		got := ""
-		if s.count() > 0 {
-			got = s.last(t).URL.RequestURI()
-		}
-		if got != want {
+		if got := s.last(t).URL.RequestURI(); got != want {
 			t.Errorf("%s: asked for %q, want %q", base, got, want)
 		}
+	}
+	// What would be a host to whoever reads it.
+	s := says(200, "")
+	if h := do(t, forwardauth.Config{Mode: forwardauth.Envoy, URL: "http://auth.example", InsecureAmbiguousPaths: true}, s, request("GET", "//a")); h.StatusCode != 400 || s.count() != 0 {
+		t.Errorf("//a: status %d, %d questions", h.StatusCode, s.count())
 	}
 	for target, want := range map[string]string{"/a%2Fb": "/p/a%2Fb", "/a;b,c": "/p/a;b,c", "/a/../b": "/p/a/../b", "//a": "/p//a", "/a?": "/p/a?", "/%zz": "/p/%25zz", "/\xe9": ""} {
 		s := says(200, "")

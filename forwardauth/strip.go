@@ -4,6 +4,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -121,15 +122,43 @@ func (m *Middleware) strip(from http.Header) http.Header {
 			delete(h, name)
 		}
 	}
+	if lines := h["Connection"]; slices.ContainsFunc(lines, m.namesManaged) {
+		if h["Connection"] = m.withoutManaged(lines); len(h["Connection"]) == 0 {
+			delete(h, "Connection")
+		}
+	}
 	return h
 }
 
+// namesManaged reports whether a line of Connection has the name of a managed
+// field. A proxy behind drops what is named there (RFC 9110, section 7.6.1), and
+// an identity is not the client's to drop.
+func (m *Middleware) namesManaged(line string) bool {
+	for name := range strings.SplitSeq(line, ",") {
+		if m.managed(strings.TrimSpace(name)) {
+			return true
+		}
+	}
+	return false
+}
+
+// withoutManaged returns the lines of Connection without those names.
+func (m *Middleware) withoutManaged(lines []string) (kept []string) {
+	for _, line := range lines {
+		names := slices.DeleteFunc(strings.Split(line, ","), m.namesManaged)
+		if line = strings.TrimSpace(strings.Join(names, ",")); line != "" {
+			kept = append(kept, line)
+		}
+	}
+	return kept
+}
+
 // stripTrailer gives the inner request a map of trailers in which the managed
-// ones are missing. The server fills the outer's when the body has been read,
+// ones and the aliases are missing. The server fills the outer's when the body has been read,
 // on HTTP/1.1 also with fields that were not announced, so the body has to be
 // watched for its end.
 func (m *Middleware) stripTrailer(outer, inner *http.Request) {
-	if outer.Trailer == nil || len(m.copies) == 0 {
+	if outer.Trailer == nil {
 		return
 	}
 	inner.Trailer = make(http.Header, len(outer.Trailer))

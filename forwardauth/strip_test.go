@@ -3,6 +3,7 @@ package forwardauth_test
 import (
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -20,16 +21,20 @@ var spoofed = []string{
 }
 
 // identityHeaders are the fields of a request that anyone could take for an
-// identity.
+// identity. Who takes other characters for hyphens does so byte by byte, so that
+// one of two bytes makes another name.
 func identityHeaders(h http.Header) (found []string) {
 	for name, values := range h {
-		plain := strings.Map(func(r rune) rune {
-			if 'a' <= r && r <= 'z' || '0' <= r && r <= '9' { // Remote1User is another name
-				return r
+		plain := []byte(name)
+		for i, c := range plain {
+			switch {
+			case 'A' <= c && c <= 'Z':
+				plain[i] += 'a' - 'A'
+			case ('a' > c || c > 'z') && ('0' > c || c > '9'): // Remote1User is another name
+				plain[i] = '-'
 			}
-			return '-'
-		}, strings.ToLower(name))
-		if plain == "remote-user" || plain == "remote-groups" {
+		}
+		if string(plain) == "remote-user" || string(plain) == "remote-groups" {
 			found = append(found, name+"="+strings.Join(values, ","))
 		}
 	}
@@ -72,7 +77,7 @@ func TestClientIdentity(t *testing.T) {
 			t.Error("From finds an identity")
 		}
 	})
-	t.Run("cache hit", func(t *testing.T) {
+	inBubble(t, "cache hit", func(t *testing.T) {
 		mem, err := store.NewMemory(store.MemoryConfig{Registers: 64})
 		if err != nil {
 			t.Fatal(err)
@@ -101,7 +106,7 @@ func TestStripLeavesOuter(t *testing.T) {
 }
 
 // forwardauth 2: a trailer cannot carry an identity in, announced or not
-// (CVE-2026-88004).
+// (CVE-2026-88004), nor what could be taken for X-Forwarded-For.
 func TestTrailers(t *testing.T) {
 	for _, announce := range []string{"Remote-User, X-Sum", "remote_user, X-Sum", "X-Sum"} {
 		t.Run(announce, func(t *testing.T) {
@@ -119,7 +124,7 @@ func TestTrailers(t *testing.T) {
 				}
 				defer conn.Close()
 				wire(t, conn, "POST / HTTP/1.1\r\nHost: app.example\r\nTransfer-Encoding: chunked\r\nTrailer: "+announce+
-					"\r\nConnection: close\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 42\r\nRemote-User: evil\r\nRemote_user: evil\r\nremote.user: evil\r\n\r\n")
+					"\r\nConnection: close\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 42\r\nRemote-User: evil\r\nRemote_user: evil\r\nremote.user: evil\r\nX_forwarded_for: 10.0.0.1\r\n\r\n")
 				if _, ok := before["X-Sum"]; !ok || len(before) != 1 {
 					t.Errorf("announced: %v", before)
 				}
@@ -129,6 +134,19 @@ func TestTrailers(t *testing.T) {
 			})
 		})
 	}
+	t.Run("nothing to copy", func(t *testing.T) {
+		m := mustNew(t, forwardauth.Config{Base: says(200, "")})
+		r := httptest.NewRequest("POST", "/", strings.NewReader("abc"))
+		r.Trailer = http.Header{"X-Sum": {"42"}, "X_forwarded_for": {"10.0.0.1"}}
+		var after http.Header
+		m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body)
+			after = r.Trailer.Clone()
+		})).ServeHTTP(httptest.NewRecorder(), r)
+		if len(after) != 1 || after.Get("X-Sum") != "42" {
+			t.Errorf("trailers: %v", after)
+		}
+	})
 	t.Run("HTTP2", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var after http.Header
@@ -193,7 +211,9 @@ func TestForwardedUntrusted(t *testing.T) {
 	for _, mode := range []forwardauth.Mode{forwardauth.Traefik, forwardauth.Nginx, forwardauth.Envoy} {
 		t.Run(mode.String(), func(t *testing.T) {
 			s := says(200, "")
-			h := do(t, forwardauth.Config{Mode: mode}, s, request("POST", "/a", lies...))
+			r := request("POST", "/a", lies...)
+			r.Header["x-real-ip"] = []string{"10.0.0.1"} // no server keeps this, but middleware may
+			h := do(t, forwardauth.Config{Mode: mode}, s, r)
 			asked := s.last(t)
 			for name, values := range asked.Header {
 				for _, v := range values {
@@ -206,7 +226,7 @@ func TestForwardedUntrusted(t *testing.T) {
 				t.Errorf("X-Forwarded-Proto is %q", got)
 			}
 			for name := range h.ran.Header {
-				if strings.ContainsAny(name, "_.~") {
+				if strings.ContainsAny(name, "_.~") || name == "x-real-ip" {
 					t.Errorf("the handler got %s", name)
 				}
 			}
@@ -229,7 +249,14 @@ func TestForwardedTrusted(t *testing.T) {
 			t.Errorf("%s is %q, want %q", name, got, want)
 		}
 	}
+	for _, scheme := range []string{"http", "https", "ws", "wss"} {
+		do(t, c, s, request("GET", "/", "X-Forwarded-Proto: "+scheme))
+		if got := s.last(t).Header.Get("X-Forwarded-Proto"); got != scheme {
+			t.Errorf("%s became %q", scheme, got)
+		}
+	}
 	for name, lines := range map[string][]string{
+		"long chain":      {"X-Forwarded-For: " + strings.Repeat("203.0.113.9,", 85) + "203.0.113.9"},
 		"two schemes":     {"X-Forwarded-Proto: https", "X-Forwarded-Proto: http"},
 		"list of schemes": {"X-Forwarded-Proto: https, http"},
 		"no scheme":       {"X-Forwarded-Proto: "},

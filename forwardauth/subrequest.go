@@ -98,6 +98,7 @@ func (m *Middleware) subrequest(ctx context.Context, q *question) (*http.Request
 		r.Method = http.MethodPost
 		set("Content-Type", "application/json")
 		setBody(r, q.input)
+		replayable(r)
 		return r, nil
 	case Nginx:
 		set(originalURL, q.scheme+"://"+q.host+q.target)
@@ -116,6 +117,7 @@ func (m *Middleware) subrequest(ctx context.Context, q *question) (*http.Request
 		set(forwardedPort, q.port())
 	}
 	set(forwardedProto, q.scheme)
+	replayable(r)
 	peer, client := q.addresses()
 	if chain := q.chain(peer); chain != "" {
 		set(forwardedFor, chain)
@@ -133,6 +135,15 @@ func setBody(r *http.Request, body []byte) {
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 	r.ContentLength = int64(len(body))
+}
+
+// replayable tells net/http that a question may be sent again, whatever its
+// method: on a connection that the service was about to close, there is no
+// answer and no decision. The field without values is not sent.
+func replayable(r *http.Request) {
+	if _, ok := r.Header["Idempotency-Key"]; !ok && r.Method != http.MethodGet {
+		r.Header["Idempotency-Key"] = nil
+	}
 }
 
 // below returns the URL of a target below a base. It fails where url.URL would
@@ -156,44 +167,55 @@ func below(base *url.URL, target string) (*url.URL, error) {
 
 // decide asks the service and reads its answer.
 func (m *Middleware) decide(ctx context.Context, q *question) (*answer, *Error) {
-	if m.cfg.Timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, m.cfg.Timeout)
-		defer cancel()
-	}
-	sub, err := m.subrequest(ctx, q)
+	within, cancel := m.within(ctx)
+	defer cancel()
+	sub, err := m.subrequest(within, q)
 	if err != nil {
 		return nil, &Error{Reason: BadTarget, Err: err}
 	}
+	return m.ask(ctx, sub)
+}
+
+// within is ctx with the limit of a question.
+func (m *Middleware) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	if m.cfg.Timeout > 0 {
+		return context.WithTimeout(ctx, m.cfg.Timeout)
+	}
+	return ctx, func() {}
+}
+
+// ask sends a question. ctx is that of who wants to know, without the limit of
+// the question.
+func (m *Middleware) ask(ctx context.Context, sub *http.Request) (*answer, *Error) {
 	res, err := m.base.RoundTrip(sub)
 	if err != nil {
 		if res != nil && res.Body != nil {
 			res.Body.Close()
 		}
-		return nil, m.failed(q, err)
+		return nil, m.failed(ctx, err)
 	}
 	if res == nil || res.Body == nil {
 		return nil, &Error{Reason: BadResponse, Err: errors.New("no response")}
 	}
 	defer res.Body.Close()
-	return m.read(q, sub.URL, res)
+	return m.read(ctx, sub, res)
 }
 
 // failed says why there was no answer.
-func (m *Middleware) failed(q *question, err error) *Error {
-	if errors.Is(q.r.Context().Err(), context.Canceled) {
+func (m *Middleware) failed(ctx context.Context, err error) *Error {
+	if errors.Is(ctx.Err(), context.Canceled) {
 		return &Error{Reason: Canceled, Err: err}
 	}
 	e := &Error{Reason: Unavailable, Err: err}
 	var hint interface{ RetryAfter() time.Duration }
 	if errors.As(err, &hint) {
-		e.RetryAfter = hint.RetryAfter()
+		e.RetryAfter = min(max(hint.RetryAfter(), 0), maxRetryAfter)
 	}
 	return e
 }
 
 // read turns a response into an answer, or into an error where it is none.
-func (m *Middleware) read(q *question, asked *url.URL, res *http.Response) (*answer, *Error) {
+func (m *Middleware) read(ctx context.Context, sub *http.Request, res *http.Response) (*answer, *Error) {
 	switch s := res.StatusCode; {
 	case s >= 500:
 		return nil, &Error{
@@ -202,14 +224,18 @@ func (m *Middleware) read(q *question, asked *url.URL, res *http.Response) (*ans
 	case s < 200, s == http.StatusNotModified, m.cfg.Mode == JSON && s != http.StatusOK:
 		return nil, &Error{Reason: BadResponse, Err: fmt.Errorf("status %d", s)}
 	}
-	body, err := m.readAnswer(res)
+	head := sub.Method == http.MethodHead
+	body, err := m.readAnswer(res, head)
 	if err != nil {
-		if errors.Is(q.r.Context().Err(), context.Canceled) {
+		if errors.Is(ctx.Err(), context.Canceled) {
 			return nil, &Error{Reason: Canceled, Err: err}
 		}
 		return nil, &Error{Reason: BadResponse, Err: err}
 	}
-	a := &answer{status: res.StatusCode, header: endToEnd(res.Header), body: body, from: asked}
+	a := &answer{status: res.StatusCode, header: endToEnd(res.Header), body: body, from: sub.URL}
+	if head {
+		a.unsent = max(res.ContentLength, -1)
+	}
 	if m.cfg.Mode == JSON {
 		if err := a.verdict(body); err != nil {
 			return nil, &Error{Reason: BadResponse, Err: err}
@@ -232,26 +258,22 @@ var errTooLong = errors.New("the body is longer than MaxResponse")
 
 // readAnswer reads the body to its end, so that the connection can be used
 // again, and no further than its limit.
-func (m *Middleware) readAnswer(res *http.Response) ([]byte, error) {
+func (m *Middleware) readAnswer(res *http.Response, head bool) ([]byte, error) {
 	limit := m.cfg.MaxResponse
 	switch {
-	case res.Body == http.NoBody:
+	case head, res.Body == http.NoBody:
 		return nil, nil
 	case res.ContentLength > limit:
 		return nil, errTooLong
 	}
-	var b bytes.Buffer
-	if res.ContentLength > 0 {
-		b.Grow(int(res.ContentLength) + bytes.MinRead)
-	}
-	n, err := b.ReadFrom(io.LimitReader(res.Body, limit+1))
+	b, err := readUpTo(res.Body, limit, res.ContentLength)
 	switch {
 	case err != nil:
 		return nil, err
-	case n > limit:
+	case int64(len(b)) > limit:
 		return nil, errTooLong
 	}
-	return b.Bytes(), nil
+	return b, nil
 }
 
 // invalid returns the name of a field of which something is going to be used
@@ -277,7 +299,10 @@ func (m *Middleware) invalid(a *answer) string {
 // stay, since no configuration lets them be used.
 func endToEnd(h http.Header) http.Header {
 	lines := h["Connection"]
-	if len(lines) == 0 {
+	switch {
+	case h == nil:
+		return make(http.Header) // of a Base that has not made one
+	case len(lines) == 0:
 		return h
 	}
 	out := maps.Clone(h)
@@ -289,15 +314,18 @@ func endToEnd(h http.Header) http.Header {
 	return out
 }
 
+// maxRetryAfter is the longest that a client is told to stay away.
+const maxRetryAfter = 24 * time.Hour
+
 // retryAfter reads Retry-After (RFC 9110, section 10.2.3). It is no more than a
 // day, and 0 where it is not there or not valid.
 func retryAfter(h http.Header) time.Duration {
 	v := h.Get("Retry-After")
 	if n, err := strconv.ParseUint(v, 10, 31); err == nil {
-		return min(time.Duration(n)*time.Second, 24*time.Hour)
+		return min(time.Duration(n)*time.Second, maxRetryAfter)
 	}
 	if at, err := http.ParseTime(v); err == nil {
-		return min(max(time.Until(at), 0), 24*time.Hour)
+		return min(max(time.Until(at), 0), maxRetryAfter)
 	}
 	return 0
 }
