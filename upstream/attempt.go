@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"net/textproto"
 	"sync/atomic"
 	"time"
 )
@@ -28,13 +29,25 @@ type attempt struct {
 	conn *conn // nil until there is one
 	fail failure
 
+	inner  *inner                  // between the tripper of Config.Wrap and send; nil if there is none
 	cancel context.CancelCauseFunc // of the attempt's own context; nil if it has none
 	hedge  context.CancelCauseFunc // likewise, of one that may be overtaken
-	timer  *time.Timer             // for PerTry, or a foreign tripper's header
+	perTry *limit                  // likewise
 
-	body io.ReadCloser // the response's
-	over atomic.Bool   // everything is given back
+	stalled atomic.Bool // PerTry passed while the request body was waited for
+
+	body    io.ReadCloser // the response's
+	over    atomic.Bool   // everything is given back
+	verdict atomic.Uint32 // one of the constants below
+	headed  time.Duration // when the response header was there
 }
+
+// What the selector has been told of an attempt.
+const (
+	verdictNone  = iota
+	verdictOK    // that the response header is good; the body may yet break off
+	verdictFinal // everything
+)
 
 func (a *attempt) init(c *call, peer *Peer, open bool) {
 	a.call, a.peer, a.be, a.failOpen = c, peer, peer.owner.(*backend), open
@@ -55,12 +68,11 @@ func (a *attempt) do(out *http.Request) (*http.Response, failure) {
 	ep := a.be.ep
 	out.URL.Scheme, out.URL.Host = ep.scheme(), ep.urlHost
 	a.host(out)
-	noBody := a.reqBody.r == nil
-	if !noBody {
+	if a.reqBody.r != nil {
 		out.Body, out.GetBody = &a.reqBody, a.call.body.getBody
 	}
 	if a.limited() {
-		out = a.limit(out, noBody)
+		out = a.limit(out)
 	}
 	a.req = out
 
@@ -71,21 +83,39 @@ func (a *attempt) do(out *http.Request) (*http.Response, failure) {
 	} else {
 		res, err = a.trip(out)
 	}
-	if a.timer != nil {
-		a.timer.Stop()
+	if a.perTry != nil && !a.perTry.met() && err == nil {
+		// It came as its context was being cancelled: its body would be cut short.
+		res.Body.Close()
+		a.reqBody.over.Store(true)
+		err = errPerTry
 	}
 	took := a.call.pool.now() - a.start
 	if err != nil {
 		f := a.judge(err)
 		a.report(outcomeOf(f), took, 0, f)
-		a.finish(false)
+		if a.hedge == nil { // else the call is held already
+			a.call.hold()
+		}
+		a.abandon()
 		return nil, f
 	}
 	o := outcomeOK
-	if res.StatusCode >= 502 && res.StatusCode <= 504 {
+	switch {
+	case a.body == nil || a.inner != nil && a.inner.left:
+		// Config.Wrap's own answer: it was sent nowhere, or that has failed, or
+		// was given up.
+		o = outcomeNeutral
+		if a.fail.Error != nil {
+			o = outcomeOf(a.fail)
+		}
+	case res.StatusCode >= 502 && res.StatusCode <= 504:
 		o = outcomeFailure
 	}
+	a.headed = a.start + took
 	a.report(o, took, res.StatusCode, failure{})
+	if a.over.Load() || res.StatusCode == http.StatusSwitchingProtocols {
+		a.complete()
+	}
 	return res, failure{}
 }
 
@@ -108,66 +138,47 @@ func (a *attempt) limited() bool {
 	return a.call.pool.retry.PerTry > 0 || a.be.foreign && a.call.pool.conns.HeaderTimeout > 0
 }
 
-var errPerTry = &timeoutError{"no response header in the time for one attempt"}
+var (
+	errPerTry  = &timeoutError{"no response header in the time for one attempt"}
+	errStalled = &timeoutError{"the request body did not come in the time for one attempt"}
+)
 
 // limit returns out with a context that ends when the attempt takes too long.
-func (a *attempt) limit(out *http.Request, noBody bool) *http.Request {
+func (a *attempt) limit(out *http.Request) *http.Request {
 	ctx, cancel := context.WithCancelCause(out.Context())
 	a.cancel = cancel
-	out = out.WithContext(ctx)
 	if d := a.call.pool.retry.PerTry; d > 0 {
-		a.timer = time.AfterFunc(d, func() { cancel(errPerTry) })
-		return out
+		a.perTry = newLimit(d, func() {
+			a.stalled.Store(a.reqBody.reading())
+			cancel(errPerTry)
+			if a.reqBody.interrupt() { // over HTTP/1.1 net/http waits for its Read
+				a.stalled.Store(true) // it may have begun since
+			}
+		})
 	}
-	d := a.call.pool.conns.HeaderTimeout
-	a.timer = time.AfterFunc(d, func() { cancel(errHeaderTimeout) })
-	if !noBody {
-		a.timer.Stop()
-		a.reqBody.done = func() { a.timer.Reset(d) }
-	}
-	return out
+	return out.WithContext(ctx)
 }
-
-// attemptKey is the context key by which the innermost tripper below
-// Config.Wrap finds its attempt.
-type attemptKey struct{}
 
 // trip sends out through the tripper of Config.Wrap or Config.Transport.
 func (a *attempt) trip(out *http.Request) (*http.Response, error) {
-	out = out.WithContext(context.WithValue(out.Context(), attemptKey{}, a))
+	a.inner = &inner{Context: out.Context(), a: a}
+	out = out.WithContext(a.inner)
 	a.req = out
-	res, err := a.be.tripper.RoundTrip(out)
+	res, err := a.inner.trip(out)
 	if err != nil {
 		return nil, err
 	}
 	if res == nil {
 		return nil, errNoAnswer
 	}
+	if a.body == nil {
+		return a.answered(res), nil
+	}
 	res.Body = named(res.Body, a)
 	return res, nil
 }
 
 var errNoAnswer = errors.New("the tripper returned neither a response nor an error")
-
-// innermost is what Config.Wrap wraps.
-type innermost struct{ be *backend }
-
-var errTwice = errors.New("upstream: the tripper given to Config.Wrap was called twice, or without the request's context")
-
-// RoundTrip implements http.RoundTripper.
-func (t innermost) RoundTrip(req *http.Request) (*http.Response, error) {
-	a, _ := req.Context().Value(attemptKey{}).(*attempt)
-	if a == nil || a.be != t.be || a.set != nil {
-		if req.Body != nil {
-			req.Body.Close()
-		}
-		return nil, errTwice
-	}
-	return a.send(req)
-}
-
-// CloseIdleConnections lets http.Client's method of that name through.
-func (t innermost) CloseIdleConnections() { t.be.closeIdle() }
 
 // send sends out over one of the back end's connections. What goes wrong is
 // judged here, where the evidence is, and left in fail.
@@ -182,11 +193,19 @@ func (a *attempt) send(out *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, a.notSent(out, err)
 	}
+	if a.perTry != nil && a.timing.queue > 0 && !a.perTry.reset(a.perTry.d-a.timing.connect) {
+		// It passed as the place came free.
+		a.conn = nil
+		set.release(c, !c.h2)
+		return nil, a.notSent(out, &Error{Kind: KindQueueTimeout, Err: errPerTry, RetryAfter: time.Second})
+	}
+	trace := httptrace.ContextClientTrace(ctx)
+	if trace != nil && trace.Got1xxResponse != nil && a.call.rec == nil {
+		out = a.noteInterim(out)
+	}
+	noBody := out.Body == nil || out.Body == http.NoBody
 	if c.foreign() {
-		res, err := a.be.base.RoundTrip(out)
-		if err == nil && res == nil {
-			err = errNoAnswer
-		}
+		res, err := a.tripForeign(out, noBody)
 		if err != nil {
 			f, ok := a.blameless(out, err)
 			if !ok {
@@ -197,14 +216,14 @@ func (a *attempt) send(out *http.Request) (*http.Response, error) {
 		return a.wrap(res), nil
 	}
 	served := c.served.Load()
-	if trace := httptrace.ContextClientTrace(ctx); trace != nil && trace.GotConn != nil {
+	if trace != nil && trace.GotConn != nil {
 		trace.GotConn(httptrace.GotConnInfo{Conn: c.nc, Reused: served})
 	}
 	ev := evidence{written: c.nc.written.Load(), read: c.nc.read.Load(), served: served, h2: c.h2}
 	if !c.h2 {
-		noBody := a.reqBody.r == nil
+		c.bindRequest(out.Header)
 		if !noBody {
-			a.reqBody.done = c.watch.bodyDone
+			out = a.tellSent(out, c.watch.bodyDone)
 		}
 		c.watch.begin(noBody)
 	}
@@ -226,6 +245,7 @@ func (a *attempt) send(out *http.Request) (*http.Response, error) {
 		return nil, a.failed(f)
 	}
 	c.served.Store(true)
+	c.bindResponse(res)
 	if v := res.Header["Keep-Alive"]; v != nil {
 		set.idleTimes.announce(v)
 	}
@@ -235,8 +255,50 @@ func (a *attempt) send(out *http.Request) (*http.Response, error) {
 	return a.wrap(res), nil
 }
 
+// tripForeign sends out through the tripper of Config.Transport, for which
+// HeaderTimeout is kept here.
+func (a *attempt) tripForeign(out *http.Request, noBody bool) (*http.Response, error) {
+	var l *limit
+	if d := a.call.pool.conns.HeaderTimeout; d > 0 {
+		l = newLimit(d, func() { a.cancel(errHeaderTimeout) })
+		if !noBody {
+			l.timer.Stop() // until all of it is sent
+			out = a.tellSent(out, l.again)
+		}
+	}
+	res, err := a.be.base.RoundTrip(out)
+	if err == nil && res == nil {
+		err = errNoAnswer
+	}
+	if l != nil && !l.met() && err == nil {
+		res.Body.Close()
+		err = errHeaderTimeout
+	}
+	return res, err
+}
+
+// noteInterim takes down that the caller is told of an interim response. A
+// Proxy does so itself.
+func (a *attempt) noteInterim(out *http.Request) *http.Request {
+	c := a.call
+	if t := httptrace.ContextClientTrace(c.in.Context()); t == nil || t.Got1xxResponse == nil {
+		return out // the hook is one of Config.Wrap's
+	}
+	return out.WithContext(httptrace.WithClientTrace(out.Context(), &httptrace.ClientTrace{
+		Got1xxResponse: func(code int, _ textproto.MIMEHeader) error {
+			if code != http.StatusContinue {
+				c.begun.Store(true)
+			}
+			return nil // the caller's own hook has the say
+		},
+	}))
+}
+
 // wrap makes the attempt the response's body.
 func (a *attempt) wrap(res *http.Response) *http.Response {
+	if res.Body == nil {
+		res.Body = http.NoBody // a tripper of the user's left it out
+	}
 	a.body = res.Body
 	switch rwc, ok := res.Body.(io.ReadWriteCloser); {
 	case res.StatusCode == http.StatusSwitchingProtocols && ok:
@@ -272,11 +334,14 @@ func (a *attempt) notSent(req *http.Request, err *Error) error {
 // blameless finds the reasons for a failure that lie on this side: the
 // caller's context, the caller's body, our own limits.
 func (a *attempt) blameless(req *http.Request, err error) (failure, bool) {
-	if ctx := a.call.in.Context(); ctx.Err() != nil {
+	if a.stalled.Load() { // which may have ended the caller's context
+		return a.name(failure{&Error{Kind: KindClientBody, Err: errStalled, status: http.StatusRequestTimeout}, classNever}), true
+	}
+	if ctx := a.call.in.Context(); contextEnd(ctx) != nil {
 		return failure{contextError(ctx, a.be.ep.ID), classNever}, true
 	}
 	if a.call.pool.ctx.Err() != nil {
-		return a.name(failure{&Error{Kind: KindClosed, Err: errPoolClosed}, classNever}), true
+		return a.name(failure{&Error{Kind: KindClosed, Err: errPoolClosed, sent: a.conn != nil}, classNever}), true
 	}
 	if berr := a.call.body.failure(); berr != nil {
 		if e, ok := errors.AsType[*Error](berr); ok {
@@ -284,20 +349,27 @@ func (a *attempt) blameless(req *http.Request, err error) (failure, bool) {
 		}
 		return a.name(failure{&Error{Kind: KindClientBody, Err: berr}, classNever}), true
 	}
-	switch cause := context.Cause(req.Context()); cause {
-	case errPerTry, errHeaderTimeout:
-		return a.name(failure{&Error{Kind: KindHeaderTimeout, Err: cause}, classTimeout}), true
-	case errHedgeLost:
-		return a.name(failure{&Error{Kind: KindClientGone, Err: cause}, classNever}), true
+	// A limit of ours, or one that a tripper of Config.Wrap has set.
+	end, cause := contextEnd(req.Context()), context.Cause(req.Context())
+	if cause == nil {
+		cause = end
 	}
-	return failure{}, false
+	switch {
+	case end == nil:
+		return failure{}, false
+	case !isTimeout(end) && !isTimeout(cause):
+		return a.name(failure{&Error{Kind: KindClientGone, Err: cause}, classNever}), true
+	case a.conn == nil:
+		return failure{}, false // it went by before there was a connection
+	}
+	return a.name(failure{&Error{Kind: KindHeaderTimeout, Err: cause}, classTimeout}), true
 }
 
 // judge returns what the error that do got means. What send found out stays
 // true if a wrapper has made another error of it, unless that says the
 // request was not sent.
 func (a *attempt) judge(err error) failure {
-	if a.fail.Error != nil && errors.Is(err, a.fail.Error) {
+	if a.fail.Error != nil && errors.Is(err, a.fail.Error) && !a.stalled.Load() {
 		return a.fail
 	}
 	if f, ok := a.blameless(a.req, err); ok {
@@ -334,14 +406,21 @@ func outcomeOf(f failure) outcome {
 // report tells the selector and the statistics how the attempt went.
 func (a *attempt) report(o outcome, took time.Duration, status int, f failure) {
 	p := a.call.pool
-	p.selector.report(a.peer, o, took)
+	verdict := uint32(verdictFinal)
+	if o == outcomeOK {
+		verdict = verdictOK
+	}
+	// A wrapper may have read the body already, and met its early end.
+	if a.verdict.CompareAndSwap(verdictNone, verdict) {
+		p.selector.report(a.peer, o, took)
+	}
 	a.be.stats.done(took, status, f)
 	if f.class == classStale && a.conn != nil && !a.conn.h2 {
 		a.set.purge(a.conn)
 	}
 	if p.observer.Attempt != nil {
 		p.observer.Attempt(a.call.in, Attempt{
-			Target: a.be.ep.Target, Number: a.number, FailOpen: a.failOpen,
+			Target: a.be.target.Load().Target, Number: a.number, FailOpen: a.failOpen,
 			Queue: a.timing.queue, Connect: a.timing.connect, Duration: took,
 			Status: status, Err: errorOrNil(f.Error),
 		})
@@ -355,6 +434,17 @@ func errorOrNil(e *Error) error {
 	return e
 }
 
+// abandon ends an attempt whose response nobody gets.
+func (a *attempt) abandon() {
+	if a.perTry != nil {
+		a.perTry.met() // what it may end is the caller's again after that
+	}
+	if a.body != nil && !a.over.Load() {
+		a.body.Close()
+	}
+	a.finish(false)
+}
+
 // discard gives up a response that another attempt is to replace.
 func (a *attempt) discard(res *http.Response) { res.Body.Close() }
 
@@ -363,14 +453,21 @@ func (a *attempt) finish(mayReuse bool) {
 	if !a.over.CompareAndSwap(false, true) {
 		return
 	}
-	a.reqBody.over.Store(a.body == nil)
+	if a.body == nil {
+		a.reqBody.over.Store(true) // and never back: handOver may have set it
+	}
 	if c := a.conn; c != nil {
 		reusable := mayReuse && !c.h2 && c.cc.Available() > 0
 		a.set.release(c, reusable)
+	} else if a.reqBody.r != nil {
+		a.reqBody.Close() // nobody else does
 	}
 	a.call.pool.selector.end(a.peer)
 	if a.cancel != nil {
 		a.cancel(nil)
+	}
+	if a.inner != nil && a.inner.cancel != nil {
+		a.inner.cancel(nil)
 	}
 	if a.hedge != nil {
 		a.hedge(nil)

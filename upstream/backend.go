@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"reflect"
 	"sync"
+	"sync/atomic"
 )
 
 // backend is what the Pool keeps for a target as long as the target is the
@@ -20,7 +22,10 @@ type backend struct {
 	foreign bool
 
 	main  *connSet
+	load  *load
 	stats stats
+
+	target atomic.Pointer[endpoint] // ep with what has changed since
 
 	mu     sync.Mutex
 	h1     *connSet // for upgrades, where main may speak HTTP/2
@@ -29,7 +34,8 @@ type backend struct {
 }
 
 func newBackend(p *Pool, ep *endpoint) (*backend, error) {
-	be := &backend{pool: p, ep: ep}
+	be := &backend{pool: p, ep: ep, load: p.selector.newLoad()}
+	be.target.Store(ep)
 	if p.cfg.Transport != nil {
 		base, err := p.cfg.Transport(ep.Target)
 		if err != nil {
@@ -37,8 +43,12 @@ func newBackend(p *Pool, ep *endpoint) (*backend, error) {
 		}
 		be.base, be.foreign = base, base != nil
 	}
-	if !be.foreign && ep.proto == protoForeign {
+	switch {
+	case !be.foreign && ep.proto == protoForeign:
 		return nil, errors.New("Config.Transport returned no tripper for this scheme")
+	case be.foreign && p.checks == CheckTCP:
+		be.closeBase()
+		return nil, errors.New("that of Config.Transport makes its own connections, so that Check.Kind cannot be CheckTCP")
 	}
 	be.main = newConnSet(be, ep.proto, be.limits(), nil)
 	if be.foreign {
@@ -70,21 +80,22 @@ func newBackend(p *Pool, ep *endpoint) (*backend, error) {
 // limits are the Pool's with the target's own number of requests.
 func (be *backend) limits() Conns {
 	l := be.pool.conns
-	if n := be.ep.Target.MaxInFlight; n != 0 {
+	if n := be.target.Load().MaxInFlight; n != 0 {
 		l.MaxInFlight = max(n, 0)
 	}
 	return l
 }
 
 // same reports whether a target is to be served by the same connections and
-// trippers as before.
+// trippers as before. Labels are nothing to connections, but a tripper of the
+// user's may have been made for them.
 func (be *backend) same(ep *endpoint) bool {
 	a, b := *be.ep, *ep
+	if (be.foreign || be.tripper != nil) && !maps.Equal(a.Labels, b.Labels) {
+		return false
+	}
 	for _, e := range []*endpoint{&a, &b} {
-		e.Weight, e.Priority, e.Draining, e.MaxInFlight = 0, 0, false, 0
-		if len(e.Labels) == 0 {
-			e.Labels = nil
-		}
+		e.Weight, e.Priority, e.Draining, e.MaxInFlight, e.Labels = 0, 0, false, 0, nil
 	}
 	return reflect.DeepEqual(a, b)
 }
@@ -126,6 +137,7 @@ func (be *backend) sets(f func(*connSet)) {
 
 // adopt takes over what may change of a target that is the same.
 func (be *backend) adopt(ep *endpoint) {
+	be.target.Store(ep)
 	be.sets(func(s *connSet) {
 		n := be.pool.conns.MaxInFlight
 		if ep.Target.MaxInFlight != 0 {
@@ -174,14 +186,18 @@ func (be *backend) close(err error) {
 }
 
 func (be *backend) closeBase() {
-	if c, ok := be.base.(io.Closer); ok {
+	switch c := be.base.(type) {
+	case io.Closer:
 		c.Close()
+	case interface{ CloseIdleConnections() }:
+		c.CloseIdleConnections() // an http.Transport has nothing else
 	}
 }
 
-// idleNow reports whether nothing runs on the back end.
+// idleNow reports whether nothing runs on the back end, or is about to: a
+// tripper of the user's has a request before it needs a connection.
 func (be *backend) idleNow() bool {
-	busy := false
+	busy := be.load.active.Load() > 0
 	be.sets(func(s *connSet) {
 		inflight, _, _, queued := s.usage()
 		busy = busy || inflight > 0 || queued > 0
@@ -201,18 +217,29 @@ func (be *backend) probe(ctx context.Context, req *http.Request) (*http.Response
 		}
 	}
 	if be.foreign {
-		return be.base.RoundTrip(req)
+		res, err := be.base.RoundTrip(req)
+		switch {
+		case err != nil:
+			return nil, err
+		case res == nil:
+			return nil, errNoAnswer
+		case res.Body == nil:
+			res.Body = http.NoBody // the tripper has left it out
+		}
+		return res, nil
 	}
 	c, err := be.connFor(ctx)
 	if err != nil {
 		return nil, err
 	}
+	c.bindRequest(req.Header)
 	res, rerr := c.cc.RoundTrip(req)
 	if rerr != nil {
 		be.main.releaseProbe(c)
 		return nil, rerr
 	}
 	c.served.Store(true)
+	c.bindResponse(res)
 	res.Body = &probeBody{ReadCloser: res.Body, be: be, conn: c}
 	return res, nil
 }
@@ -225,6 +252,7 @@ func (be *backend) connFor(ctx context.Context) (*conn, error) {
 		c := s.take()
 		if c != nil {
 			s.inflight++
+			s.probes++
 		}
 		s.unlock()
 		if c == nil {
@@ -235,6 +263,7 @@ func (be *backend) connFor(ctx context.Context) (*conn, error) {
 		}
 		s.mu.Lock()
 		s.inflight--
+		s.probes--
 		s.untake(c)
 		s.unlock()
 	}
@@ -253,6 +282,7 @@ func (be *backend) connFor(ctx context.Context) (*conn, error) {
 	c = s.take() // that one, or one that is as good
 	if c != nil {
 		s.inflight++
+		s.probes++
 	}
 	s.unlock()
 	if c == nil || !c.usable() {
@@ -265,7 +295,13 @@ func (be *backend) connFor(ctx context.Context) (*conn, error) {
 }
 
 // releaseProbe gives back the connection of a check.
-func (s *connSet) releaseProbe(c *conn) { s.release(c, !c.h2 && c.cc.Available() > 0) }
+func (s *connSet) releaseProbe(c *conn) {
+	reusable := !c.h2 && c.cc.Available() > 0
+	s.mu.Lock()
+	s.probes--
+	s.giveBack(c, reusable)
+	s.unlock()
+}
 
 // probeBody gives back the connection when the response has been dealt with.
 type probeBody struct {

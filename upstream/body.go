@@ -29,6 +29,7 @@ func (a *attempt) Read(p []byte) (int, error) {
 // ended deals with the end of the response body.
 func (a *attempt) ended(err error) error {
 	if err == io.EOF {
+		a.complete()
 		a.finish(true)
 		return err
 	}
@@ -36,7 +37,12 @@ func (a *attempt) ended(err error) error {
 		return err
 	}
 	defer a.finish(false)
-	if ctx := a.call.in.Context(); ctx.Err() != nil {
+	ctx := a.call.in.Context()
+	if a.inner != nil && contextEnd(ctx) == nil {
+		ctx = a.inner.call // which may end before
+	}
+	if contextEnd(ctx) != nil {
+		a.complete()
 		return contextError(ctx, a.be.ep.ID)
 	}
 	if berr := a.call.body.failure(); berr != nil {
@@ -47,17 +53,41 @@ func (a *attempt) ended(err error) error {
 		return &Error{Kind: KindClientBody, Backend: a.be.ep.ID, Err: berr}
 	}
 	if a.call.pool.ctx.Err() != nil {
-		return &Error{Kind: KindClosed, Backend: a.be.ep.ID, Err: errPoolClosed}
+		return &Error{Kind: KindClosed, Backend: a.be.ep.ID, Err: errPoolClosed, sent: true}
 	}
 	e := &Error{Kind: KindBodyAborted, Backend: a.be.ep.ID, Err: err}
-	a.call.pool.selector.report(a.peer, outcomeFailure, a.call.pool.now()-a.start)
+	a.abort()
 	a.be.stats.failed(KindBodyAborted)
 	return e
+}
+
+// complete tells the selector, once the response header was reported as a
+// success, that nothing is wrong with the body either: it has ended, or the
+// client wants no more of it.
+func (a *attempt) complete() {
+	if a.verdict.CompareAndSwap(verdictOK, verdictFinal) {
+		a.call.pool.selector.completed(a.peer)
+	}
+}
+
+// abort tells the selector that the body was cut short, which takes back the
+// success that its header was.
+func (a *attempt) abort() {
+	s, now := a.call.pool.selector, a.call.pool.now()
+	switch {
+	case a.verdict.CompareAndSwap(verdictNone, verdictFinal):
+		s.report(a.peer, outcomeFailure, now-a.start)
+	case now-a.headed > longBody:
+		a.complete()
+	case a.verdict.CompareAndSwap(verdictOK, verdictFinal):
+		s.aborted(a.peer)
+	}
 }
 
 // Close ends the exchange. A body that was not read to its end takes an
 // HTTP/1.1 connection with it.
 func (a *attempt) Close() error {
+	a.complete()
 	err := a.body.Close()
 	a.finish(true)
 	return err
@@ -115,6 +145,9 @@ func (b *namedTunnel) CloseWrite() error {
 
 // named returns body with the name of a's back end.
 func named(body io.ReadCloser, a *attempt) io.ReadCloser {
+	if body == nil {
+		body = http.NoBody // the tripper of Config.Wrap has taken it away
+	}
 	if _, ok := body.(interface{ backendID() string }); ok {
 		return body
 	}

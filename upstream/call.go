@@ -1,17 +1,17 @@
 package upstream
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"net/url"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
 // call is one request on its way through the Pool: its attempts and what they
-// have in common. The first attempt is part of it, so that a request that
-// needs no second one costs one allocation here.
+// have in common. The first attempt is part of it, and it is part of what it is
+// for, so that a request that needs no second attempt costs no allocation here.
 type call struct {
 	pool  *Pool
 	in    *http.Request // as it was given
@@ -21,7 +21,10 @@ type call struct {
 	host  string // in.Host as it was given
 	pick  Pick
 	body  replay
-	tries int // attempts that were made
+	tries int         // attempts that were made
+	begun atomic.Bool // the caller has been told of an interim response
+	held  bool
+	at    *attempt // the one that this goroutine makes
 	first attempt
 }
 
@@ -46,30 +49,26 @@ func (t *timing) waited(d time.Duration, c *conn) {
 	t.queue += d
 }
 
-// roundTrip sends req to one back end, or to several one after the other.
-func (p *Pool) roundTrip(req *http.Request, owned bool, rec *record) (*http.Response, error) {
-	if err := p.refuse(req); err != nil {
-		if req.Body != nil {
-			req.Body.Close()
-		}
-		return nil, err
-	}
-	var c *call
-	var out *http.Request
-	if owned {
-		c, out = new(call), req
-	} else {
-		cc := &callCopy{req: *req, url: *req.URL}
-		cc.req.URL = &cc.url
-		c, out = &cc.call, &cc.req
-	}
-	c.pool, c.in, c.owned, c.rec, c.host = p, req, owned, rec, req.Host
+// roundTrip sends req to one back end, or to several one after the other. It
+// sends out, which is a copy of req if that is not the Pool's to change, and
+// else req itself.
+func (c *call) roundTrip(p *Pool, req, out *http.Request, rec *record) (*http.Response, error) {
+	c.pool, c.in, c.owned, c.rec, c.host = p, req, out == req, rec, req.Host
 	c.start = p.now()
 	keep := 0
 	if p.retry.Attempts > 0 {
 		keep = p.retry.Body
 	}
-	c.body.init(req, keep)
+	c.body.init(req, keep, rec)
+	over := false
+	defer func() {
+		if c.held {
+			p.held.Add(-1)
+		}
+		if !over {
+			c.abandon() // a hook or a tripper has panicked, and that goes on
+		}
+	}()
 	if p.key != nil {
 		c.pick.Key, c.pick.HasKey = p.key(req)
 	}
@@ -79,10 +78,12 @@ func (p *Pool) roundTrip(req *http.Request, owned bool, rec *record) (*http.Resp
 	var res *http.Response
 	var f failure
 	if p.retry.Hedge > 0 && c.body.src == nil && p.retry.idempotent(req) {
+		c.hold() // it has several goroutines
 		res, f = c.hedged()
 	} else {
 		res, f = c.run(out)
 	}
+	over = true
 	if f.Error != nil {
 		c.body.drop()
 		if rec != nil {
@@ -93,8 +94,35 @@ func (p *Pool) roundTrip(req *http.Request, owned bool, rec *record) (*http.Resp
 	return res, nil
 }
 
-// refuse returns why req cannot be sent to any back end, or nil.
+// hold lets Shutdown know of a request that is about to have no back end for a
+// while. It is until the end of roundTrip, when a back end has it again.
+func (c *call) hold() {
+	if !c.held {
+		c.held = true
+		c.pool.held.Add(1)
+	}
+}
+
+// abandon closes both sides.
+func (c *call) abandon() {
+	if c.at != nil {
+		c.at.abandon()
+	}
+	c.body.drop()
+}
+
+// refuse closes the body of a request that cannot be sent to any back end, and
+// returns why it cannot.
 func (p *Pool) refuse(req *http.Request) error {
+	err := p.unfit(req)
+	if err != nil && req.Body != nil {
+		req.Body.Close()
+	}
+	return err
+}
+
+// unfit returns why req cannot be sent to any back end, or nil.
+func (p *Pool) unfit(req *http.Request) error {
 	var why string
 	switch {
 	case p.closed.Load():
@@ -123,6 +151,7 @@ func (c *call) run(out *http.Request) (*http.Response, failure) {
 		return nil, failure{c.noBackend(), classNever}
 	}
 	a.init(c, peer, open)
+	c.at = a
 	res, f := a.do(out)
 	c.told(a, f)
 	return c.follow(a, res, f)
@@ -131,6 +160,7 @@ func (c *call) run(out *http.Request) (*http.Response, failure) {
 // follow makes attempts until one succeeds or no other is allowed.
 func (c *call) follow(a *attempt, res *http.Response, f failure) (*http.Response, failure) {
 	for {
+		c.at = a
 		next, wait, again := c.again(a, res, f)
 		if !again {
 			if res != nil {
@@ -138,11 +168,12 @@ func (c *call) follow(a *attempt, res *http.Response, f failure) (*http.Response
 			}
 			return nil, f
 		}
+		c.hold()
 		if res != nil {
 			a.discard(res)
 		}
-		if !pause(c.in.Context(), wait) {
-			return nil, failure{contextError(c.in.Context(), a.be.ep.ID), classNever}
+		if err := c.pause(wait, &next); err != nil {
+			return nil, failure{err, classNever}
 		}
 		if !next.free {
 			c.pool.budget.spend(c.pool.now())
@@ -153,6 +184,7 @@ func (c *call) follow(a *attempt, res *http.Response, f failure) (*http.Response
 			return nil, failure{&Error{Kind: KindClientBody, Err: err}, classNever}
 		}
 		a.init(c, next.peer, next.open)
+		c.at = a
 		res, f = a.do(out)
 		c.told(a, f)
 	}
@@ -161,6 +193,9 @@ func (c *call) follow(a *attempt, res *http.Response, f failure) (*http.Response
 // deliver gives up the request body and hands the response out.
 func (c *call) deliver(a *attempt, res *http.Response) (*http.Response, failure) {
 	res.Request = c.in
+	if res.Header == nil {
+		res.Header = make(http.Header) // a tripper of the user's left it out
+	}
 	c.pool.selector.bound(&c.pick, a.peer, res.Header)
 	c.body.settle(&a.reqBody)
 	if c.rec != nil {
@@ -186,6 +221,12 @@ func (c *call) noBackend() *Error {
 	return &Error{Kind: KindNoBackend, RetryAfter: time.Second}
 }
 
+// hasBegun reports whether an informational response has gone to the caller or the
+// client: the request is then sent to nobody else.
+func (c *call) hasBegun() bool {
+	return c.begun.Load() || c.rec != nil && c.rec.begun.Load()
+}
+
 // another makes the request for one more attempt. The one before may still be
 // in the hands of net/http, so that nothing of it is changed.
 func (c *call) another(a *attempt) (*http.Request, error) {
@@ -204,20 +245,30 @@ func (c *call) another(a *attempt) (*http.Request, error) {
 			req.Header["Grpc-Timeout"] = []string{formatGRPCTimeout(time.Until(deadline))}
 		}
 	}
-	return &req, nil
+	return c.rec.counted(&req), nil
 }
 
-// pause waits for d. It reports false if ctx ended before.
-func pause(ctx context.Context, d time.Duration) bool {
+// pause waits for d before the attempt at next, which it chooses anew: a lot may
+// happen meanwhile. The error says why there is to be no such attempt.
+func (c *call) pause(d time.Duration, next *chosen) *Error {
+	ctx, id := c.in.Context(), c.at.be.ep.ID
 	if d <= 0 {
-		return ctx.Err() == nil
+		if ctx.Err() != nil {
+			return contextError(ctx, id)
+		}
+		return nil
 	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return true
 	case <-ctx.Done():
-		return false
+		return contextError(ctx, id)
+	case <-c.pool.ctx.Done():
+		return &Error{Kind: KindClosed, Backend: id, Err: errPoolClosed, sent: true}
 	}
+	if next.peer, next.open = c.pool.selector.pick(&c.pick); next.peer == nil {
+		return &Error{Kind: KindNoBackend, RetryAfter: time.Second}
+	}
+	return nil
 }

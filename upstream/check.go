@@ -20,11 +20,14 @@ const (
 	// CheckHTTP sends a request over the target's own protocol.
 	CheckHTTP CheckKind = iota
 
-	// CheckTCP makes a connection and closes it.
+	// CheckTCP makes a connection and closes it. [New] and [Pool.Update] refuse
+	// targets that [Config].Transport has a tripper for, with connections of its
+	// own.
 	CheckTCP
 
 	// CheckGRPC calls grpc.health.v1.Health/Check, which must answer SERVING.
-	// The target must speak HTTP/2.
+	// The target must speak HTTP/2; [New] and [Pool.Update] refuse those of the
+	// schemes http and unix.
 	CheckGRPC
 )
 
@@ -34,6 +37,13 @@ const (
 //
 // Checks see to back ends that get no requests because they are down. The
 // failures of requests themselves are noticed faster; see [Outlier].
+//
+// A check takes no place of those of [Conns].MaxInFlight, but an HTTP/1.1
+// connection for as long as it takes.
+//
+// It does not pass through [Config].Wrap: what a wrapper would add to it,
+// such as credentials, must be in Header, and a circuit breaker neither hears of
+// it nor holds it up.
 type Check struct {
 	// Kind is how to ask. The zero Kind is CheckHTTP.
 	Kind CheckKind
@@ -49,7 +59,8 @@ type Check struct {
 	// target has without a client's wish.
 	Host string
 
-	// Header is added to an HTTP or gRPC check.
+	// Header is added to an HTTP or gRPC check. Its Host would not be sent, and is
+	// refused: see the field.
 	Header http.Header
 
 	// Expect judges the response to an HTTP check: what is not nil is a
@@ -120,6 +131,22 @@ func (c *Check) check() problems {
 	if _, err := http.NewRequest(c.Method, "/", nil); err != nil {
 		p.add("Check.Method", "must be a method", fmt.Sprintf("%q", c.Method))
 	}
+	for name, values := range c.Header {
+		if !isToken(name) {
+			p.add("Check.Header", "must have names that are tokens", fmt.Sprintf("%q", name))
+		}
+		if strings.EqualFold(name, "Host") {
+			p.add("Check.Header", "must not have a Host, which is Check.Host", fmt.Sprintf("%q", values))
+		}
+		for _, v := range values {
+			if !isFieldValue(v) {
+				p.add("Check.Header", "must have no control characters in a value", fmt.Sprintf("%q", name))
+			}
+		}
+	}
+	if !isHost(c.Host) {
+		p.add("Check.Host", "must be a host with or without a port", fmt.Sprintf("%q", c.Host))
+	}
 	interval := func(field string, d time.Duration) {
 		if d < 0 || d > 0 && d < minCheckInterval {
 			p.add(field, "must be at least 10ms", d)
@@ -135,6 +162,17 @@ func (c *Check) check() problems {
 		p.add("Check.Pass", "must not be negative", c.Pass)
 	}
 	return p
+}
+
+// suits reports whether a target of protocol p can pass such a check at all.
+func (k CheckKind) suits(p protocol) bool {
+	switch k {
+	case CheckGRPC:
+		return p != protoH1
+	case CheckTCP:
+		return p != protoForeign
+	}
+	return true
 }
 
 func (c Check) ready() Check {
@@ -199,10 +237,11 @@ func (c *checker) set(peers []*Peer) {
 	for _, p := range peers {
 		stay[p.ID] = true
 		if old := c.under[p.ID]; old != nil {
-			if was := old.peer.Swap(p); was.owner == p.owner {
+			if old.peer.Load().owner == p.owner {
+				old.peer.Store(p)
 				continue
 			}
-			old.cancel()
+			old.cancel() // what it is about to say is about the peer that it has
 		}
 		ctx, cancel := context.WithCancel(context.Background())
 		k := &checked{cancel: cancel}

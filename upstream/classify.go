@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"time"
 )
 
 // class says what is known of a failed attempt, as far as it matters for
@@ -59,19 +60,21 @@ const (
 	textFromPeer    = "received from peer"
 	textHeaderLimit = "server response headers exceeded"
 	textListLimit   = "http2: response header list larger than advertised limit"
+	textTooLong     = "http2: request header list larger than peer's advertised limit"
+	textInvalid     = "http2: invalid " // with what it is, of the request, after that
 )
 
 // classify judges the error of a round trip over one of the Pool's own
 // connections. Neither the client's context nor its body is to blame.
 func classify(req *http.Request, err error, ev evidence) failure {
-	if ev.late {
+	if ev.late || !ev.h2 && headerTimeout(err) {
 		return failure{&Error{Kind: KindHeaderTimeout, Err: errHeaderTimeout}, classTimeout}
 	}
 	if ev.h2 {
 		return classifyH2(req, err, ev)
 	}
 	switch {
-	case ev.written == 0 && (ev.healthy || !sendable(req)):
+	case ev.written == 0 && (ev.healthy || !sendable(req) || !framed(req)):
 		return failure{&Error{Kind: KindPolicy, Err: err, status: http.StatusBadRequest}, classNever}
 	case ev.written == 0:
 		return failure{&Error{Kind: KindNoResponse, Err: err}, classNotSent}
@@ -113,10 +116,12 @@ func classifyH2(req *http.Request, err error, ev evidence) failure {
 		return failure{&Error{Kind: KindNoResponse, Err: err, passing: ev.proven}, classRefused}
 	case text == textListLimit:
 		return failure{&Error{Kind: KindBadResponse, Err: err}, classNever}
-	case !sendable(req):
+	case text == textTooLong:
+		return failure{&Error{Kind: KindPolicy, Err: err, status: http.StatusRequestHeaderFieldsTooLarge}, classNever}
+	case strings.HasPrefix(text, textInvalid), !sendable(req):
 		return failure{&Error{Kind: KindPolicy, Err: err, status: http.StatusBadRequest}, classNever}
 	}
-	if t, ok := errors.AsType[net.Error](err); ok && t.Timeout() {
+	if headerTimeout(err) {
 		return failure{&Error{Kind: KindHeaderTimeout, Err: err}, classTimeout}
 	}
 	if ev.served {
@@ -139,12 +144,41 @@ func classifyForeign(err error) failure {
 		error
 		NotSent() bool
 	}](err); ok && n.NotSent() {
-		return failure{&Error{Kind: KindGate, Err: err}, classNotSent}
+		return failure{&Error{Kind: KindGate, Err: err, RetryAfter: retryHint(err)}, classNotSent}
 	}
-	if t, ok := errors.AsType[net.Error](err); ok && t.Timeout() {
+	if isTimeout(err) {
 		return failure{&Error{Kind: KindHeaderTimeout, Err: err}, classTimeout}
 	}
 	return failure{&Error{Kind: KindNoResponse, Err: err}, classLost}
+}
+
+// retryHint returns when an error of another package says that another try makes
+// sense, as that of an open breaker does; 0 if it does not say.
+func retryHint(err error) time.Duration {
+	if err == nil {
+		return 0
+	}
+	hint, ok := errors.AsType[interface {
+		error
+		RetryAfter() time.Duration
+	}](err)
+	if !ok {
+		return 0
+	}
+	return max(hint.RetryAfter(), 0)
+}
+
+func isTimeout(err error) bool {
+	t, ok := errors.AsType[net.Error](err)
+	return ok && t.Timeout()
+}
+
+// headerTimeout reports whether err is net/http's own limit for a response
+// header, which over TLS holds for HTTP/1.1 as well. That of a socket, ETIMEDOUT,
+// says that a connection was lost.
+func headerTimeout(err error) bool {
+	_, socket := errors.AsType[*net.OpError](err)
+	return !socket && isTimeout(err)
 }
 
 var errHeaderTimeout = &timeoutError{"no response header in time"}
@@ -158,7 +192,7 @@ func sendable(req *http.Request) bool {
 				return false
 			}
 			for _, v := range values {
-				if strings.ContainsFunc(v, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+				if !isFieldValue(v) {
 					return false
 				}
 			}
@@ -168,6 +202,17 @@ func sendable(req *http.Request) bool {
 		return false
 	}
 	return req.Method == "" || isToken(req.Method)
+}
+
+// framed reports whether HTTP/1.1 has a framing for req, as far as net/http asks.
+func framed(req *http.Request) bool {
+	for name := range req.Trailer {
+		switch http.CanonicalHeaderKey(name) {
+		case "Transfer-Encoding", "Trailer", "Content-Length":
+			return false
+		}
+	}
+	return req.Body != nil || req.ContentLength == 0
 }
 
 // idempotent reports whether repeating req is harmless: by its method

@@ -18,7 +18,9 @@ type Config struct {
 	// it has answered first.
 	Targets []Target
 
-	// Resolver, unless nil, replaces Targets whenever its answer changes.
+	// Resolver, unless nil, replaces Targets whenever its answer changes. Without
+	// Targets, requests fail with [KindNoBackend] until it has answered first,
+	// which [Pool.Warm] waits for.
 	Resolver Resolver
 
 	// Picker chooses among the back ends that are healthy; nil is
@@ -72,16 +74,25 @@ type Config struct {
 	// schemes beyond those of [Target] are served, such as h3 by the package
 	// upstream/h3. Of Conns, only the limits and timeouts that are not about
 	// connections hold for such a target. A tripper with a
-	// Close() error method is closed with the Pool.
+	// Close() error method is closed with the target; of another, the
+	// CloseIdleConnections method is called, if it has one.
 	Transport func(Target) (http.RoundTripper, error)
 
 	// Wrap, unless nil, wraps the tripper to each target: with a circuit
-	// breaker, a signer, a tracer. It sees every attempt. Where its tripper fails with an
-	// error that has a NotSent() bool method returning true, the request goes
-	// to another back end, and this one is not blamed.
+	// breaker, a signer, a tracer. It sees every attempt, and no [Check]. Where
+	// its tripper fails with an error that has a NotSent() bool method
+	// returning true, the request goes to another back end, and this one is not
+	// blamed; a method RetryAfter() time.Duration is honoured.
 	//
 	// What it is given accepts one call of RoundTrip for each that its own
-	// receives.
+	// receives, and within that. A call that still runs when its own returns is
+	// cancelled, and waited for: with Transport, until the tripper from there heeds
+	// its context, and with a request body that is being read, until its Read ends
+	// when it is closed. A response that has come by then must be closed, as any.
+	//
+	// Its tripper may answer without a call, as a cache does, or instead of a
+	// failure. Such a response says nothing about the health of the back end; the
+	// failure does.
 	Wrap func(Target, http.RoundTripper) (http.RoundTripper, error)
 
 	// Hosts are the values of URL.Host that requests may have; others are
@@ -98,10 +109,26 @@ type Config struct {
 }
 
 // Conns bounds the use of one back end. Every back end has its own.
+//
+// NTLM authenticates a connection and not a request, and so may Negotiate. An
+// HTTP/1.1 connection that has carried credentials of either, or a response that
+// asks for them, is not used for another request, which would go out in that
+// client's name. NTLM therefore does not work through a Pool: its handshake
+// needs several requests on one connection. Negotiate does where one request is
+// enough, as with Kerberos.
 type Conns struct {
 	// MaxInFlight is the number of requests that a back end is sent at once,
 	// from when it is chosen until the response body is closed. Zero is 1024,
 	// negative is no limit. [Target.MaxInFlight] overrides it.
+	//
+	// Upgrades to an https target go over connections of HTTP/1.1 that are made
+	// for them alone and counted apart: MaxInFlight, Queue, MaxConns and MaxIdle
+	// hold for these once more, so that a back end may be sent twice as much in
+	// all. The other schemes have one count.
+	//
+	// A request that was given up is not counted any more, though over HTTP/2 the
+	// back end may go on with it: what bounds those is the number of streams that
+	// it allows for itself.
 	MaxInFlight int
 
 	// Queue is how many requests wait for each back end that is at its
@@ -110,12 +137,15 @@ type Conns struct {
 	// [KindQueueFull] otherwise.
 	Queue int
 
-	// QueueTimeout is the longest wait in the queue; zero is 3 s, negative is
-	// no limit but the request's own.
+	// QueueTimeout is the longest wait of one attempt in the queue; zero is 3 s,
+	// negative is no limit but the request's own. One that has waited in vain
+	// moves to another back end if there is one, and may wait there as long
+	// again: with the defaults of [Retry] it does so twice.
 	QueueTimeout time.Duration
 
 	// MaxConns is the number of connections to a back end, those that are
 	// being made included. Zero or negative is no limit but MaxInFlight's.
+	// For upgrades to an https target see MaxInFlight.
 	MaxConns int
 
 	// MaxIdle is how many HTTP/1.1 connections are kept for later; zero is 64,
@@ -151,13 +181,15 @@ type Conns struct {
 	DialTimeout time.Duration
 	TLSTimeout  time.Duration
 
-	// HeaderTimeout is how long a back end may take to begin its response once
-	// it has taken the last of the request; zero is 60 s, negative is no limit.
-	// It is measured to within an eighth.
+	// HeaderTimeout is how long a back end may take for the header of its
+	// response once it has taken the last of the request; zero is 60 s, negative
+	// is no limit. Interim responses and parts of a header do not prolong it. It
+	// is measured to within an eighth.
 	HeaderTimeout time.Duration
 
 	// MaxResponseHeader is the size of a response header in bytes beyond which
-	// the response is refused; zero is 1 MiB. At least 4096.
+	// the response is refused; zero is 1 MiB. At least 4096: there is no
+	// response without a limit.
 	MaxResponseHeader int64
 
 	// Ping is how long an HTTP/2 connection may be silent before it is asked
@@ -178,7 +210,8 @@ type Conns struct {
 // Idempotent. Everything else must be asked for here.
 type Retry struct {
 	// Attempts is how often a request is sent again; zero is 1, negative is
-	// never, at most 10. What was certainly not sent may use one more, and so
+	// never, at most 10. It is not once an informational response other than
+	// 100 has been passed on. What was certainly not sent may use one more, and so
 	// may what an HTTP/2 connection refused because it goes away or is full.
 	Attempts int
 
@@ -194,7 +227,13 @@ type Retry struct {
 	Body int
 
 	// PerTry limits one attempt, from its start until the response header.
-	// Zero or negative is none. With Timeouts, the request then moves on.
+	// Zero or negative is none. With Timeouts, the request then moves on. Where it
+	// passes in the queue or during the dial, nothing was sent: that is
+	// [KindQueueTimeout] or [KindDial], and the request moves on in any case. For
+	// one that gets out of the queue in time it begins anew, so that the back end
+	// is not blamed for the wait. Nor is it where PerTry passes while the rest of the
+	// request body is waited for: that is [KindClientBody], the body is closed, and
+	// the request goes nowhere else.
 	PerTry   time.Duration
 	Timeouts bool // send idempotent requests again after HeaderTimeout or PerTry
 
@@ -219,7 +258,9 @@ type Retry struct {
 	// Hedge sends an idempotent request without a body to a second back end
 	// when the first has not answered in this time. The first response
 	// header wins and the other attempt is cancelled. Zero or
-	// negative is never. It counts as an attempt and against the Budget.
+	// negative is never. It counts as an attempt and against the Budget. The
+	// requests of a client that is bound to the first back end by a [Sticky]
+	// cookie wait for that.
 	Hedge time.Duration
 }
 
@@ -302,7 +343,7 @@ func (c *Config) check() problems {
 	if c.FailOpen > 100 {
 		p.add("FailOpen", "must be at most 100 percent", c.FailOpen)
 	}
-	if n := c.Conns.MaxResponseHeader; n > 0 && n < minMaxHeader {
+	if n := c.Conns.MaxResponseHeader; n != 0 && n < minMaxHeader {
 		p.add("Conns.MaxResponseHeader", "must be at least 4096 bytes", n)
 	}
 	ready := c.Conns.ready()
@@ -332,6 +373,15 @@ func (c *Config) check() problems {
 		}
 	}
 	return p
+}
+
+// checkKind is the kind of the checks; CheckHTTP, which every target can pass, if
+// there are none.
+func (c *Config) checkKind() CheckKind {
+	if c.Check == nil {
+		return CheckHTTP
+	}
+	return c.Check.Kind
 }
 
 func (p problems) err() error { return errors.Join(p...) }

@@ -26,6 +26,7 @@ type connSet struct {
 	all      map[*conn]struct{} // all that are open
 	trash    []*conn            // to be closed once mu is free
 	inflight int                // requests that have a place, those in ready included
+	probes   int                // those of inflight that are checks
 	dialing  int
 	wire     wire
 	streams  int     // what an HTTP/2 connection was last seen to allow; new ones begin with it
@@ -97,7 +98,8 @@ func (s *connSet) take() *conn {
 				c, s.idle[last], s.idle = s.idle[last], nil, s.idle[:last]
 			}
 			if c.dead.Load() || s.spent(c, now) || s.tooIdle(c, now) {
-				s.trash = append(s.trash, c)
+				s.charge(c)
+				s.discard(c, now)
 				continue
 			}
 			c.requests++
@@ -119,6 +121,7 @@ func (s *connSet) takeStream() *conn {
 	for i := 0; i < len(s.shared); {
 		c := s.shared[i]
 		if c.dead.Load() || s.spent(c, now) {
+			s.charge(c)
 			s.retire(c)
 			continue // with what has moved to i
 		}
@@ -133,7 +136,7 @@ func (s *connSet) takeStream() *conn {
 	n := best.streams.Add(1)
 	best.requests++
 	if int64(n)*10 >= int64(best.limit.Load())*7 && s.dialing == 0 && s.room() {
-		s.startDial()
+		s.startDial(0)
 	}
 	return best
 }
@@ -146,17 +149,20 @@ func (s *connSet) untake(c *conn) {
 		}
 		return
 	}
-	c.streams.Add(-1)
-	if c.dead.Load() {
+	switch left := c.streams.Add(-1); {
+	case c.retired:
+		if left == 0 {
+			s.trash = append(s.trash, c)
+		}
+	case c.dead.Load():
 		s.retire(c)
-	} else if c.retired && c.streams.Load() == 0 {
-		s.trash = append(s.trash, c)
 	}
 }
 
-// spent reports whether c has reached its age or its number of requests.
+// spent reports whether c has reached its age or its number of requests, or is
+// authenticated for one client.
 func (s *connSet) spent(c *conn, now time.Duration) bool {
-	return c.expires > 0 && now >= c.expires || s.limits.MaxRequests > 0 && c.requests >= s.limits.MaxRequests
+	return c.bound || c.expires > 0 && now >= c.expires || s.limits.MaxRequests > 0 && c.requests >= s.limits.MaxRequests
 }
 
 // tooIdle reports whether the back end may be about to close c, or we are.
@@ -173,7 +179,7 @@ func (s *connSet) keep(c *conn) {
 		s.trash = append(s.trash, c)
 		return
 	}
-	c.idleSince = now
+	c.idleSince, c.dials = now, 0
 	s.idle = append(s.idle, c)
 }
 
@@ -181,6 +187,12 @@ func (s *connSet) keep(c *conn) {
 // connection can take another.
 func (s *connSet) release(c *conn, reusable bool) {
 	s.mu.Lock()
+	s.giveBack(c, reusable)
+	s.unlock()
+}
+
+// giveBack is release with mu held.
+func (s *connSet) giveBack(c *conn, reusable bool) {
 	s.inflight--
 	switch {
 	case c.h2:
@@ -190,7 +202,7 @@ func (s *connSet) release(c *conn, reusable bool) {
 				s.trash = append(s.trash, c)
 			}
 		}
-	case reusable && !c.dead.Load():
+	case reusable && !c.dead.Load() && !c.late.Load():
 		s.keep(c)
 	default:
 		s.trash = append(s.trash, c)
@@ -198,7 +210,6 @@ func (s *connSet) release(c *conn, reusable bool) {
 	if s.ready.n+s.queue.n > 0 {
 		s.serve()
 	}
-	s.unlock()
 }
 
 // dialMore starts the dials that ready needs. Where a connection carries many
@@ -209,16 +220,21 @@ func (s *connSet) dialMore() {
 	if s.wire == wireUnknown {
 		want = min(want, 1)
 	}
+	spent := 0
+	if w := s.ready.first; w != nil {
+		spent = w.spent
+	}
 	for n := want - s.dialing; n > 0 && s.room() && s.closed == nil; n-- {
-		s.startDial()
+		s.startDial(spent)
+		spent = 0
 	}
 }
 
 // startDial starts one dial. Once the Pool is closed there is none: the set is
 // closed by then, and nobody waits.
-func (s *connSet) startDial() {
+func (s *connSet) startDial(spent int) {
 	seq := s.seq
-	if s.be.pool.goroutines.run(func() { s.dial(seq) }) {
+	if s.be.pool.goroutines.run(func() { s.dial(seq, spent) }) {
 		s.dialing++
 	}
 }
@@ -229,10 +245,11 @@ func (s *connSet) startDial() {
 const closedDials = 3
 
 // dial makes one connection, for whoever is first in line when it is there.
-// It goes on if the request that caused it has gone.
-func (s *connSet) dial(seq uint64) {
+// It goes on if the request that caused it has gone. spent is how many of
+// closedDials have been made already.
+func (s *connSet) dial(seq uint64, spent int) {
 	c, err := s.dialer.dial(s)
-	for n := 1; n < closedDials && err != nil && err.Err == errClosedAtOnce; n++ {
+	for spent++; spent < closedDials && err != nil && err.Err == errClosedAtOnce; spent++ {
 		c, err = s.dialer.dial(s)
 	}
 	if err != nil && err.Kind != KindClosed {
@@ -253,18 +270,51 @@ func (s *connSet) dial(seq uint64) {
 		s.unlock()
 		return
 	}
-	s.add(c)
+	c.dials = spent
+	if !s.add(c) {
+		s.charge(c)
+	}
 	s.serve()
+	// To those who come later it is one connection that has closed, or, if nobody
+	// has waited for it, none.
+	c.dials = min(c.dials, 1, c.requests)
+	if most := s.limits.MaxIdle; len(s.idle) > most {
+		// Whoever it was made for has left.
+		s.trash = append(s.trash, s.idle[most:]...)
+		clear(s.idle[most:])
+		s.idle = s.idle[:most]
+	}
 	if s.draining && s.inflight == 0 {
 		s.dropIdle()
 	}
 	s.unlock()
 }
 
-// add takes in a new connection.
-func (s *connSet) add(c *conn) {
+// charge takes down, for whoever is first in line, that c has closed before it
+// could be used: no more than closedDials of those are made for one request.
+func (s *connSet) charge(c *conn) {
+	if w := s.ready.first; w != nil && c.stillborn() {
+		w.spent = max(w.spent+1, c.dials)
+	}
+}
+
+// giveUp fails those that have been charged with all of closedDials. It reports
+// whether there were any: their places are free.
+func (s *connSet) giveUp() (some bool) {
+	for s.ready.n > 0 && s.ready.first.spent >= closedDials {
+		w := s.ready.first
+		s.ready.remove(w)
+		s.inflight--
+		w.serve(nil, s.closedAtOnce())
+		some = true
+	}
+	return some
+}
+
+// add takes in a new connection. It reports false if that has closed meanwhile.
+func (s *connSet) add(c *conn) bool {
 	if c.dead.Load() {
-		return
+		return false
 	}
 	s.all[c] = struct{}{}
 	now := s.be.pool.now()
@@ -283,27 +333,34 @@ func (s *connSet) add(c *conn) {
 			c.limit.Store(int32(s.streams))
 		}
 		s.shared = append(s.shared, c)
-		return
+		return true
 	}
 	s.wire = wireH1
 	s.idle = append(s.idle, c)
+	return true
+}
+
+// closedAtOnce is the error of one whose connections the back end has closed
+// before they could be used.
+func (s *connSet) closedAtOnce() *Error {
+	return &Error{Kind: KindDial, Backend: s.be.ep.ID, Err: errClosedAtOnce}
 }
 
 // fail tells those who waited for a dial that it has failed: for HTTP/1.1 the
 // first in line, since every one has a dial of its own; for HTTP/2 all that were
 // there when it began.
 func (s *connSet) fail(err *Error, seq uint64) {
-	for s.ready.n > 0 {
-		w := s.ready.first
-		if s.wire != wireH1 && w.seq > seq {
-			return
+	for w := s.ready.first; w != nil; {
+		next := w.next
+		if s.wire == wireH1 || w.seq <= seq { // one that came back to the front of the line may be the younger
+			s.ready.remove(w)
+			s.inflight--
+			w.serve(nil, err)
 		}
-		s.ready.remove(w)
-		s.inflight--
-		w.serve(nil, err)
 		if s.wire == wireH1 {
 			return
 		}
+		w = next
 	}
 }
 
@@ -316,12 +373,25 @@ func (s *connSet) lost(c *conn) {
 		s.unlock()
 		return
 	}
-	if !c.ours.Load() && !c.h2 && c.requests > 0 && s.isIdle(c) {
-		s.idleTimes.observe(now-c.idleSince, now)
+	if s.isIdle(c) {
+		s.learn(c, now)
 	}
 	s.forget(c)
 	s.serve()
 	s.unlock()
+}
+
+// discard throws away a connection that was idle until now.
+func (s *connSet) discard(c *conn, now time.Duration) {
+	s.learn(c, now) // lost may be on its way here, and will not find it idle
+	s.trash = append(s.trash, c)
+}
+
+// learn takes note of an idle connection, if it was the back end that closed it.
+func (s *connSet) learn(c *conn, now time.Duration) {
+	if c.dead.Load() && !c.ours.Load() && !c.h2 && c.requests > 0 {
+		s.idleTimes.observe(now-c.idleSince, now)
+	}
 }
 
 func (s *connSet) isIdle(c *conn) bool {
@@ -436,7 +506,8 @@ func (s *connSet) close(err error) {
 	s.unlock()
 }
 
-// usage is a look at the set, for statistics.
+// usage is a look at the set, for statistics and for those who wait until nothing
+// runs. A check is nothing to wait for.
 func (s *connSet) usage() (inflight, open, idle, queued int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -446,7 +517,7 @@ func (s *connSet) usage() (inflight, open, idle, queued int) {
 			idle++
 		}
 	}
-	return s.inflight, len(s.all), idle, s.queue.n + s.blocked()
+	return s.inflight - s.probes, len(s.all), idle, s.queue.n + s.blocked()
 }
 
 // stateChanged is the hook of an HTTP/2 connection: streams ended, or the peer

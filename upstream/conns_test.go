@@ -152,6 +152,51 @@ func TestQueueOrder(t *testing.T) {
 	})
 }
 
+// unhurried is a context whose deadline passes and whose timer does not run, as
+// it may be for a moment on a busy machine.
+type unhurried struct {
+	context.Context
+	deadline time.Time
+}
+
+func (c unhurried) Deadline() (time.Time, bool) { return c.deadline, true }
+
+// A back end that ends a request at its deadline, of which gRPC tells it, is not
+// at fault, and the deadline is what the client hears of; also where this
+// process's own timer is late.
+func TestDeadlineByTheClock(t *testing.T) {
+	for _, sent := range []string{"", "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf"} {
+		for _, early := range []time.Duration{0, time.Millisecond} {
+			synctest.Test(t, func(t *testing.T) {
+				n := newLAN(t)
+				n.add("a", func(o *origin, _ int, c *memnet.Conn) {
+					if _, _, err := o.read(bufio.NewReader(c)); err != nil {
+						return
+					}
+					io.WriteString(c, sent)
+					time.Sleep(time.Second - early)
+				})
+				p := n.pool(upstream.Config{}, "a")
+				ctx := unhurried{t.Context(), time.Now().Add(time.Second)}
+				_, _, _, err := send(p, newRequest(t, "POST", "/", "").WithContext(ctx))
+				want, faults := upstream.KindDeadline, uint64(0)
+				if early > 0 {
+					want, faults = upstream.KindNoResponse, 1
+					if sent != "" {
+						want = upstream.KindBodyAborted
+					}
+				}
+				if e := wantKind(t, err, want); errors.Is(e, context.DeadlineExceeded) != (early == 0) {
+					t.Errorf("sent %q, %v early: %v", sent, early, err)
+				}
+				if s := only(t, p); s.Failed() != faults {
+					t.Errorf("sent %q, %v early: %d faults of the back end, want %d", sent, early, s.Failed(), faults)
+				}
+			})
+		}
+	}
+}
+
 // A request that leaves while its connection is being made does not take the
 // connection with it.
 func TestAbandonedDial(t *testing.T) {
@@ -211,6 +256,31 @@ func TestIdle(t *testing.T) {
 			if s := only(t, p); s.Idle != 2 || s.Conns != 2 {
 				t.Errorf("%d idle of %d, want 2", s.Idle, s.Conns)
 			}
+		})
+	})
+	t.Run("MaxIdle after dials that nobody waits for", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			n := newLAN(t)
+			o := n.add("a", obliging)
+			gate := make(chan struct{})
+			p := n.pool(upstream.Config{Conns: upstream.Conns{MaxIdle: 2}, Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+				<-gate
+				return n.dial(ctx, network, addr)
+			}}, "a")
+			ctx, cancel := context.WithCancel(t.Context())
+			var wg sync.WaitGroup
+			for range 20 {
+				wg.Go(func() { send(p, newRequest(t, "GET", "/", "").WithContext(ctx)) })
+			}
+			synctest.Wait()
+			cancel()
+			wg.Wait()
+			close(gate)
+			synctest.Wait()
+			if s := only(t, p); s.Idle != 2 || s.Conns != 2 || o.conns.Load() != 20 {
+				t.Errorf("%d idle of %d, after %d dials, want 2", s.Idle, s.Conns, o.conns.Load())
+			}
+			mustSend(t, p, newRequest(t, "GET", "/", ""))
 		})
 	})
 	t.Run("none", func(t *testing.T) {
@@ -433,8 +503,10 @@ func TestClosesAtOnce(t *testing.T) {
 		if err == nil {
 			t.Fatal("no error")
 		}
-		// Two for each of three attempts, of which nothing was written.
-		if got := dials.Load(); got > 6 {
+		// Three for each of three attempts, of which nothing was written. Most
+		// often it is fewer, since an end that comes a moment later costs an
+		// attempt and not a dial.
+		if got := dials.Load(); got > 9 {
 			t.Errorf("%d dials", got)
 		}
 	})

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -21,10 +22,14 @@ type conn struct {
 	tls *tls.ConnectionState // of an HTTP/1.1 connection, where net/http does not see it
 
 	// Guarded by set.mu.
+	dials     int // of closedDials, until it was there; 0 once it has been idle without use
 	requests  int
 	idleSince time.Duration // since the pool's epoch
 	expires   time.Duration // likewise; 0 is never
 	retired   bool
+
+	// bound is set by the attempt that has the connection, before it gives it back.
+	bound bool
 
 	streams atomic.Int32 // HTTP/2: requests that were given this connection
 	limit   atomic.Int32 // HTTP/2: how many it takes
@@ -74,6 +79,10 @@ func (c *conn) usable() bool {
 	}
 	return true
 }
+
+// stillborn reports whether the connection was made for a request that waits, and
+// has closed without a response. One that was made in advance may just have aged.
+func (c *conn) stillborn() bool { return c.dials > 0 && c.dead.Load() && !c.served.Load() }
 
 // close closes the connection and interrupts what it carries.
 func (c *conn) close() {
@@ -346,6 +355,7 @@ func (d *dialer) connect(ctx context.Context) (net.Conn, error) {
 
 // jitter returns d, give or take a tenth.
 func jitter(d time.Duration) time.Duration {
+	d = min(d, math.MaxInt64/2) // which is for ever, and leaves room for the tenth
 	if d < 10 {
 		return d
 	}

@@ -21,6 +21,9 @@
 // failure says whose fault it was; see [Error]. Of these only what is the back
 // end's fault counts against its health; see [Outlier] and [Check].
 //
+// What happens is told to an [Observer], and counted in [BackendStats]; see the
+// examples there for expvar and for Prometheus.
+//
 // What it does not do: it keeps no response, terminates no TLS towards clients,
 // and does not look into messages. WebSockets pass as upgrades; what knows their
 // frames is the package wsproxy.
@@ -28,6 +31,10 @@
 // A Proxy belongs at the end of a chain of middlewares: whatever authenticates,
 // limits or identifies requests goes before it. A circuit breaker or a signer
 // for each target goes into [Config].Wrap.
+//
+// Use Go 1.26.9 or later in front of HTTP/2 back ends that are not trusted: in
+// net/http before that, one whose window for a stream overflows locks its
+// connection for ever, and the requests on it.
 //
 // What it costs: an idle HTTP/1.1 connection holds two goroutines and two
 // buffers of 4 KiB, as http.Transport's do. A request body that might have to be

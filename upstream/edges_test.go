@@ -83,6 +83,47 @@ func TestHedgePanics(t *testing.T) {
 	}
 }
 
+// upstream 86: a Picker that panics when it is asked for the second back end of a
+// hedged request leaves nothing of the first attempt.
+func TestHedgePickerPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newLAN(t)
+		n.add("a", silent)
+		n.add("b", silent)
+		p := n.pool(upstream.Config{
+			Picker: pickers(func(p *upstream.Pick) int {
+				if p.Tried(0) {
+					panic(http.ErrAbortHandler)
+				}
+				return 0
+			}),
+			Retry: upstream.Retry{Hedge: time.Second},
+		}, "a", "b")
+		func() {
+			defer func() {
+				if v := recover(); v != http.ErrAbortHandler {
+					t.Errorf("recovered %v", v)
+				}
+			}()
+			send(p, newRequest(t, "GET", "/", ""))
+		}()
+		synctest.Wait()
+		for s := range p.Backends() {
+			if s.Active != 0 || s.Conns != s.Idle || s.Failed() != 0 {
+				t.Errorf("%s: %d active, %d of %d connections idle, %d failed", s.Target.ID, s.Active, s.Idle, s.Conns, s.Failed())
+			}
+		}
+		if err := p.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// pickers is a Picker that picks by a function, whatever the back ends.
+type pickers upstream.PickFunc
+
+func (f pickers) Build(upstream.Snapshot) upstream.PickFunc { return upstream.PickFunc(f) }
+
 // upstream 65: an upload that breaks off after the response has begun takes the
 // response with it, and is not the back end's fault.
 func TestUploadBreaksOffLate(t *testing.T) {

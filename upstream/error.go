@@ -17,20 +17,20 @@ type Kind uint8
 
 // The kinds, roughly in the order in which an exchange can meet them.
 const (
-	KindClientGone    Kind = iota + 1 // the caller's context was cancelled
-	KindDeadline                      // the deadline of the caller's context passed
-	KindClientBody                    // reading the request body from the client failed
+	KindClientGone    Kind = iota + 1 // the caller's context was cancelled, or what Config.Wrap's tripper has made of it
+	KindDeadline                      // the deadline of the caller's context passed, or, during the response body, one of that tripper
+	KindClientBody                    // reading the request body from the client failed, or took all of Retry.PerTry
 	KindTooLarge                      // the request body exceeds ProxyConfig.MaxBody
 	KindPolicy                        // the request is one that this proxy does not forward
 	KindNoBackend                     // no back end can take the request
 	KindQueueFull                     // Conns.MaxInFlight is reached and the queue is full
-	KindQueueTimeout                  // Conns.QueueTimeout passed in the queue
+	KindQueueTimeout                  // Conns.QueueTimeout or Retry.PerTry passed in the queue
 	KindGate                          // the tripper that Config.Wrap returned did not send the request
 	KindDial                          // no connection could be made
 	KindTLS                           // the TLS handshake failed, or it agreed on the wrong protocol
 	KindWrite                         // the request could not be written completely
 	KindNoResponse                    // the connection ended before any byte of a response
-	KindHeaderTimeout                 // Conns.HeaderTimeout or Retry.PerTry passed
+	KindHeaderTimeout                 // Conns.HeaderTimeout or Retry.PerTry passed, or a limit that Config.Wrap's tripper has set
 	KindBadResponse                   // what the back end sent is no valid response, or too large
 	KindBodyAborted                   // the response body was cut short
 	KindUpgrade                       // the back end's answer to an upgrade does not fit
@@ -106,6 +106,9 @@ type Error struct {
 	// because it goes away or was given more than it takes: that says nothing
 	// about the back end.
 	passing bool
+
+	// sent is set on a KindClosed that came to a request that a back end had.
+	sent bool
 }
 
 // Error implements error. It names the back end and is not meant for clients.
@@ -114,8 +117,11 @@ func (e *Error) Error() string {
 	if e.Backend != "" {
 		s += " (" + e.Backend + ")"
 	}
-	if e.Err != nil {
+	switch {
+	case e.Err != nil:
 		s += ": " + e.Err.Error()
+	case e.detail != "":
+		s += ": " + e.detail
 	}
 	return s
 }
@@ -138,14 +144,15 @@ func (e *Error) Timeout() bool {
 func (e *Error) NotSent() bool {
 	switch e.Kind {
 	case KindNoBackend, KindQueueFull, KindQueueTimeout, KindGate, KindDial, KindTLS, KindPolicy, KindClosed:
-		return true
+		return !e.sent
 	}
 	return false
 }
 
-// HTTPStatus is 413 for a body that is too large, 400 or what the policy says
-// for requests that are not forwarded, 503 where no back end could be used, 504
-// for timeouts, 499 for a client that is gone, and 502 for the rest.
+// HTTPStatus is 413 for a body that is too large, 400 for one that could not be
+// read, or 408 where that took too long, 400 or what the policy says for requests
+// that are not forwarded, 503 where no back end could be used, 504 for timeouts,
+// 499 for a client that is gone, and 502 for the rest.
 func (e *Error) HTTPStatus() int {
 	if e.status != 0 {
 		return e.status
@@ -180,14 +187,28 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	problem.WriteError(w, r, err)
 }
 
+// contextEnd returns why the caller's context is at its end, nil if it is not.
+// For a deadline the clock decides: a back end that has been told of it, as with
+// gRPC, resets its stream at that moment, and that may be seen here before the
+// context's own timer has run.
+func contextEnd(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if d, ok := ctx.Deadline(); ok && !time.Now().Before(d) {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
 // contextError turns the end of the caller's context into an Error. The cause
 // is kept, so that errors.Is finds what the caller cancelled with.
 func contextError(ctx context.Context, backend string) *Error {
+	err := contextEnd(ctx)
 	kind := KindClientGone
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	if errors.Is(err, context.DeadlineExceeded) {
 		kind = KindDeadline
 	}
-	err := ctx.Err()
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, err) {
 		err = errors.Join(err, cause)
 	} else if cause != nil {

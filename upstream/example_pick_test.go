@@ -196,8 +196,8 @@ func ExampleRendezvous() {
 	}
 	// Output:
 	// ada http://b http://b
-	// bob http://a http://a
-	// cyd http://b http://b
+	// bob http://b http://b
+	// cyd http://a http://a
 }
 
 // sameZone prefers the back ends of one zone.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"example.com/plainware/internal/problem"
+	"example.com/plainware/internal/urlpath"
 )
 
 // exchange is one request on its way through a Proxy, with all that has to be
@@ -31,14 +32,19 @@ type exchange struct {
 	rec      record
 	ctx      recordContext
 	trace    httptrace.ClientTrace
+	traced   traceContext
+	call     call // where Transport is a Pool
 	body     requestBody
-	stream   stream
 	res      *http.Response // to close at the end
 	cancel   context.CancelFunc
 	out      context.Context // the outgoing request's
 	upgrade  string          // the protocol that the client wants and may switch to
 	stripped string          // prefix that was taken off the path
 	grpc     bool
+	returned bool // serve has, and did not panic
+
+	// stop ends the outgoing request where the error of got1xx may not.
+	stop context.CancelFunc
 
 	// values back the header values that are set here.
 	values [7]string
@@ -48,10 +54,12 @@ type exchange struct {
 	// responses and reads the request body, and the handler's, which takes the
 	// writer over when RoundTrip has returned.
 	mu         sync.Mutex
-	over       bool  // it has returned
-	continued  bool  // 100 has been sent to the client
-	interimErr error // why an informational response ended the exchange
-	panicked   any   // what the writer panicked with meanwhile
+	over       bool   // it has returned
+	continued  bool   // 100 has been sent to the client
+	counted    bool   // attempts count their informational responses themselves
+	passed     int    // informational responses that have gone to the client
+	interimErr *Error // why an informational response ended the exchange
+	panicked   any    // what the writer panicked with meanwhile
 }
 
 // value returns s as a header value of its own.
@@ -65,6 +73,13 @@ func (x *exchange) value(s string) []string {
 }
 
 func (x *exchange) serve() {
+	if x.in.ProtoMajor == 1 && x.in.ProtoMinor == 0 {
+		// It may have had a Transfer-Encoding, which the server drops in
+		// HTTP/1.0 without a word. Whoever is in front and goes by that has a
+		// body in mind where here the next request begins (RFC 9112 section
+		// 6.1).
+		x.w.Header()["Connection"] = x.value("close")
+	}
 	out, err := x.request()
 	if err != nil {
 		x.fail(err)
@@ -74,8 +89,10 @@ func (x *exchange) serve() {
 		return // answered here
 	}
 	var res *http.Response
-	if x.p.owned != nil {
-		res, err = x.p.owned.roundTripOwned(out, &x.rec)
+	if pool := x.p.owned; pool != nil {
+		if err = pool.refuse(out); err == nil {
+			res, err = x.call.roundTrip(pool, out, out, &x.rec)
+		}
 	} else {
 		res, err = x.p.cfg.Transport.RoundTrip(out)
 		x.rec.Attempts = max(x.rec.Attempts, 1)
@@ -89,10 +106,18 @@ func (x *exchange) serve() {
 		panic(x.panicked)
 	case err != nil:
 		x.fail(x.judge(err))
+	case x.interimErr != nil:
+		// Somebody else's trace has made nothing of our hook's error.
+		res.Body.Close()
+		x.fail(x.judge(x.interimErr))
 	default:
 		x.respond(res)
 	}
 }
+
+// errPanic is the Err of a request that a panic ended. What it was about is not
+// for us to recover: the server logs it, with the stack that led there.
+var errPanic = errors.New("panic while the request was served")
 
 // finish runs when the handler returns or panics.
 func (x *exchange) finish() {
@@ -103,7 +128,13 @@ func (x *exchange) finish() {
 	if x.cancel != nil {
 		x.cancel()
 	}
+	if x.stop != nil {
+		x.stop()
+	}
 	if x.p.cfg.Done != nil {
+		if !x.returned && x.rec.Err == nil {
+			x.rec.Err = &Error{Backend: x.rec.Backend, Err: errPanic}
+		}
 		x.rec.Received = x.body.read.Load()
 		x.rec.Duration = time.Since(x.rec.Start)
 		x.p.cfg.Done(x.in, &x.rec.Record)
@@ -182,8 +213,11 @@ func (x *exchange) request() (*http.Request, error) {
 	out.GetBody = nil
 	if hasBody {
 		x.body.begin(in, expects)
+		x.rec.body = &x.body
 		out.Body = &x.body
 		out.Trailer = x.body.announce()
+	} else {
+		out.ContentLength = 0 // which the layer that has taken the body may have left
 	}
 	if err := x.target(in.URL); err != nil {
 		return nil, err
@@ -191,6 +225,13 @@ func (x *exchange) request() (*http.Request, error) {
 	x.host(out)
 
 	if p.cfg.Rewrite != nil {
+		host := out.Host
+		if x.rec.hostAuto && (p.owned != nil || x.url.Host == noAddress) {
+			// The target is not known, and the hook must be able to say that it
+			// is to have the client's in any case, or its own.
+			out.Host = noAddress
+		}
+		shown := out.Host
 		pr := &httputil.ProxyRequest{In: in, Out: out}
 		p.cfg.Rewrite(pr)
 		if out = pr.Out; recordFrom(out.Context()) != &x.rec {
@@ -198,6 +239,11 @@ func (x *exchange) request() (*http.Request, error) {
 		}
 		if out.Header == nil {
 			out.Header = make(http.Header)
+		}
+		if out.Host == shown {
+			out.Host = host
+		} else {
+			x.rec.hostAuto = false
 		}
 		h = out.Header
 	}
@@ -279,8 +325,21 @@ func (x *exchange) attach(ctx context.Context) context.Context {
 		ctx = &x.ctx
 	}
 	if x.p.cfg.MaxInterim > 0 && x.in.ProtoAtLeast(1, 1) {
-		x.trace.Got1xxResponse = x.got1xx
-		ctx = httptrace.WithClientTrace(ctx, &x.trace)
+		prior := httptrace.ContextClientTrace(ctx)
+		if prior != nil && prior.Got1xxResponse != nil {
+			// Of two hooks net/http/httptrace heeds the error of the older.
+			if x.stop != nil {
+				x.stop()
+			}
+			ctx, x.stop = context.WithCancel(ctx)
+		}
+		x.rec.interims = x
+		x.trace = httptrace.ClientTrace{Got1xxResponse: x.got1xx}
+		if prior != nil || x.p.traceKey == nil {
+			return httptrace.WithClientTrace(ctx, &x.trace)
+		}
+		x.traced = traceContext{ctx, x.p.traceKey, &x.trace}
+		ctx = &x.traced
 	}
 	return ctx
 }
@@ -297,7 +356,7 @@ func (x *exchange) target(in *url.URL) error {
 		old := escapedPath(&x.url)
 		path, stripped := rw.path(old)
 		if path != old {
-			if !setPath(&x.url, path) || !rw.dots && dotSegments(x.url.Path) {
+			if !setPath(&x.url, path) || !rw.dots && urlpath.DotSegments(x.url.Path) {
 				return refuse(http.StatusBadRequest, "The path has no place at the back end.")
 			}
 			x.stripped = stripped
@@ -336,10 +395,15 @@ func (x *exchange) host(out *http.Request) {
 // first, since whatever the Transport says is then a consequence.
 func (x *exchange) judge(err error) error {
 	if x.interimErr != nil {
-		return x.interimErr
+		e := *x.interimErr
+		e.Backend = x.rec.Backend
+		return &e
+	}
+	if e, ok := errors.AsType[*Error](err); ok && e.Err == errStalled {
+		return e // the server of HTTP/1 ends the context with the Read that was ended
 	}
 	for _, ctx := range [...]context.Context{x.in.Context(), x.out} {
-		if ctx.Err() == nil {
+		if contextEnd(ctx) == nil {
 			continue
 		}
 		if cause, ok := answerOf(context.Cause(ctx)); ok {
@@ -422,10 +486,10 @@ func (x *exchange) fail(err error) {
 		// lets the connection go.
 		h["Connection"] = []string{"close"}
 	}
+	if after := retryAfter(e); after != "" {
+		h["Retry-After"] = []string{after}
+	}
 	if own, ok := e.(*Error); ok {
-		if after := retryAfter(own); after != "" {
-			h["Retry-After"] = []string{after}
-		}
 		if name := x.p.cfg.ProxyStatus; name != "" {
 			h["Proxy-Status"] = append(h["Proxy-Status"], proxyStatusError(name, own))
 		}
@@ -435,16 +499,27 @@ func (x *exchange) fail(err error) {
 
 // retryAfter returns the value of Retry-After for an error, or "". It is at
 // least a second, as the field counts them.
-func retryAfter(e *Error) string {
-	d := e.RetryAfter
-	switch e.Kind {
-	case KindNoBackend, KindQueueFull, KindQueueTimeout, KindClosed, KindGate:
-		d = max(d, time.Second)
+func retryAfter(err error) string {
+	var d time.Duration
+	if e, ok := err.(*Error); !ok {
+		d = retryHint(err)
+	} else {
+		if d = e.RetryAfter; d == 0 {
+			d = retryHint(e.Err)
+		}
+		switch e.Kind {
+		case KindNoBackend, KindQueueFull, KindQueueTimeout, KindClosed, KindGate:
+			d = max(d, time.Second)
+		}
 	}
 	if d <= 0 {
 		return ""
 	}
-	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
+	n := int64(d / time.Second)
+	if d%time.Second > 0 {
+		n++
+	}
+	return strconv.FormatInt(n, 10)
 }
 
 // complete reports whether all of the request body has been read.

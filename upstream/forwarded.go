@@ -15,7 +15,9 @@ import (
 
 // Forwarded says what back ends are told about the client, and whose word is
 // taken for it. The zero value sends X-Forwarded-For, -Host and -Proto made from
-// the connection alone, and Via.
+// the connection alone, and Via; and, if [URI].StripPrefix has taken something off
+// the path, X-Forwarded-Prefix with that, behind what a trusted proxy has put
+// there.
 //
 // What a client sends under these names is dropped, and so are Forwarded, every
 // other X-Forwarded field, X-Real-Ip, True-Client-Ip, X-Client-Ip,
@@ -25,7 +27,7 @@ import (
 // nil is not sent.
 type Forwarded struct {
 	// TrustedProxies are the peers whose fields are kept and added to: those
-	// in front of this program. Nil trusts none.
+	// in front of this program. Nil trusts none. Of X-Real-Ip see RealIP.
 	TrustedProxies []netip.Prefix
 
 	// Omit sends no X-Forwarded field. What a trusted proxy says is passed
@@ -36,7 +38,10 @@ type Forwarded struct {
 	Standard bool
 
 	// RealIP sends X-Real-Ip too: the address of the client as far as
-	// TrustedProxies vouch for it.
+	// TrustedProxies vouch for it, which is what their X-Forwarded-For says. One
+	// that comes from a trusted proxy is replaced, since a proxy that adds to
+	// X-Forwarded-For may pass on a client's X-Real-Ip as it is. Behind one that
+	// sets X-Real-Ip alone leave RealIP off.
 	RealIP bool
 
 	// Via is the pseudonym in Via (RFC 9110 section 7.6.3), added to requests
@@ -93,6 +98,11 @@ func isToken(s string) bool {
 		}
 	}
 	return s != ""
+}
+
+// isFieldValue reports whether net/http sends s as the value of a field.
+func isFieldValue(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f })
 }
 
 // viaFor returns the Via value for a message received in a version of HTTP.
@@ -158,7 +168,7 @@ func (f *forwarder) apply(x *exchange, h http.Header, trusted bool) {
 	if !f.Omit {
 		if _, ok := h["X-Forwarded-For"]; peer != "" && (!ok || trusted && same(h["X-Forwarded-For"], in.Header["X-Forwarded-For"])) {
 			chain := peer
-			if ok && len(h["X-Forwarded-For"]) > 0 {
+			if ok {
 				chain = strings.Join(h["X-Forwarded-For"], ", ") + ", " + peer
 			}
 			h["X-Forwarded-For"] = x.value(chain)
@@ -171,7 +181,7 @@ func (f *forwarder) apply(x *exchange, h http.Header, trusted bool) {
 		}
 	}
 	if x.stripped != "" && !f.Omit {
-		if prior := h["X-Forwarded-Prefix"]; len(prior) == 0 {
+		if prior, ok := h["X-Forwarded-Prefix"]; !ok {
 			h["X-Forwarded-Prefix"] = x.value(x.stripped)
 		} else if trusted && same(prior, in.Header["X-Forwarded-Prefix"]) {
 			h["X-Forwarded-Prefix"] = x.value(strings.TrimRight(prior[0], "/") + x.stripped)
@@ -181,7 +191,7 @@ func (f *forwarder) apply(x *exchange, h http.Header, trusted bool) {
 		element := forwardedElement(peer, in.Host, proto)
 		if prior, ok := h["Forwarded"]; !ok {
 			h["Forwarded"] = x.value(element)
-		} else if trusted && same(prior, in.Header["Forwarded"]) && len(prior) > 0 {
+		} else if trusted && same(prior, in.Header["Forwarded"]) {
 			h["Forwarded"] = x.value(strings.Join(prior, ", ") + ", " + element)
 		}
 	}
@@ -194,9 +204,10 @@ func (f *forwarder) apply(x *exchange, h http.Header, trusted bool) {
 	}
 }
 
-// same reports whether a hook has left a field as it came.
+// same reports whether a hook has left a field as it came. One without values is
+// none that came: it was set, so that none is sent.
 func same(a, b []string) bool {
-	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+	return len(a) > 0 && len(a) == len(b) && &a[0] == &b[0]
 }
 
 // peerAddr returns the address in a RemoteAddr as text, without port, zone and

@@ -171,7 +171,18 @@ func TestNoALPN(t *testing.T) {
 // connections serve no other target.
 func TestTLSFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cfg, s := serveFor(t, memnet.HTTP2, &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}, "https://127.0.0.1:8080")
+		type connection struct{}
+		served := map[net.Conn]map[string]bool{}
+		cfg, _ := serveFor(t, memnet.HTTP2, &http.Server{
+			ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connection{}, c) },
+			Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				c := r.Context().Value(connection{}).(net.Conn)
+				if served[c] == nil {
+					served[c] = map[string]bool{}
+				}
+				served[c][r.Host] = true
+			}),
+		}, "https://127.0.0.1:8080")
 		mustTrip := func(cfg upstream.Config) error {
 			_, _, _, err := send(newPool(t, cfg), newRequest(t, "GET", "/", ""))
 			return err
@@ -196,7 +207,35 @@ func TestTLSFailures(t *testing.T) {
 		if d := time.Since(start); d != 5*time.Second || !e.Timeout() || e.HTTPStatus() != 504 {
 			t.Errorf("after %v: %v, %d", d, e, e.HTTPStatus())
 		}
-		_ = s
+
+		// Targets at one address: what differs is on connections of its own.
+		clear(served)
+		several := cfg
+		several.Picker, several.Retry = upstream.RoundRobin(), upstream.Retry{Attempts: -1}
+		several.Outlier = upstream.Outlier{Off: true}
+		several.Targets = []upstream.Target{
+			{URL: "https://127.0.0.1:8080", ID: "one", Host: "one.test"},
+			{URL: "https://127.0.0.1:8080", ID: "two", Host: "two.test"},
+			{URL: "h2://127.0.0.1:8080", ID: "three", Host: "three.test"},
+			{URL: "https://127.0.0.1:8080", ID: "other", ServerName: "other.test"},
+		}
+		p, failed := newPool(t, several), 0
+		for range 12 {
+			if _, _, _, err := send(p, newRequest(t, "GET", "/", "")); err != nil {
+				if e := wantKind(t, err, upstream.KindTLS); e.Backend != "other" {
+					t.Errorf("got %v", e)
+				}
+				failed++
+			}
+		}
+		for _, hosts := range served {
+			if len(hosts) != 1 {
+				t.Errorf("one connection has served %v", hosts)
+			}
+		}
+		if len(served) != 3 || failed != 3 {
+			t.Errorf("%d connections, %d of 12 requests refused", len(served), failed)
+		}
 	})
 }
 
@@ -431,34 +470,47 @@ func TestColdBurst(t *testing.T) {
 	})
 }
 
-// upstream 71: cancelled streams do not grow the back end's work beyond the
-// limit of requests in flight.
+// upstream 71: requests given up faster than they are answered do not pile up:
+// of any number at once, no more are in flight than Conns.MaxInFlight.
 func TestRapidCancel(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var running, most atomic.Int32
-		cfg, _ := serveFor(t, memnet.H2C, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if k := running.Add(1); k > most.Load() {
-				most.Store(k)
+	for _, c := range []struct{ limit, most int32 }{{10, 20}, {-1, 300}} {
+		synctest.Test(t, func(t *testing.T) {
+			var running, most atomic.Int32
+			cfg, _ := serveFor(t, memnet.H2C, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				k := running.Add(1)
+				for old := most.Load(); k > old && !most.CompareAndSwap(old, k); old = most.Load() {
+				}
+				<-r.Context().Done()
+				running.Add(-1)
+			})}, "h2c://a")
+			cfg.Conns = upstream.Conns{MaxInFlight: int(c.limit), Queue: 1000}
+			p := newPool(t, cfg)
+			// At once they come, one after the other they go.
+			var wg sync.WaitGroup
+			for i := range 300 {
+				wg.Go(func() {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i+1)*time.Millisecond)
+					defer cancel()
+					_, _, _, err := send(p, newRequest(t, "GET", "/", "").WithContext(ctx))
+					if e, ok := errors.AsType[*upstream.Error](err); !ok || e.Kind != upstream.KindDeadline {
+						t.Errorf("got %v", err)
+					}
+				})
 			}
-			<-r.Context().Done()
-			running.Add(-1)
-		})}, "h2c://a")
-		cfg.Conns = upstream.Conns{MaxInFlight: 10, Queue: -1}
-		p := newPool(t, cfg)
-		for range 300 {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-			_, _, _, err := send(p, newRequest(t, "GET", "/", "").WithContext(ctx))
-			cancel()
-			wantKind(t, err, upstream.KindDeadline)
-		}
-		synctest.Wait()
-		if got := most.Load(); got > 20 {
-			t.Errorf("%d requests ran at once", got)
-		}
-		if s := only(t, p); s.Active != 0 || s.Failed() != 0 {
-			t.Errorf("%d active, %d failed", s.Active, s.Failed())
-		}
-	})
+			wg.Wait()
+			synctest.Wait()
+			// A place is free when this side has given the request up, which is a
+			// moment before the back end notices.
+			if got := most.Load(); got > c.most {
+				t.Errorf("MaxInFlight %d: %d requests ran at once", c.limit, got)
+			} else if c.limit < 0 && got < 100 {
+				t.Errorf("%d requests ran at once without a limit: the test tells nothing", got)
+			}
+			if s := only(t, p); s.Active != 0 || s.Failed() != 0 {
+				t.Errorf("%d active, %d failed", s.Active, s.Failed())
+			}
+		})
+	}
 }
 
 // A server that shuts down while requests come and go loses none that it had
@@ -604,7 +656,7 @@ func TestHostileH2(t *testing.T) {
 	for name, answer := range map[string]func(n int, stream uint32) string{
 		"frame size 0": func(_ int, stream uint32) string { return frame(4, 0, 0, "\x00\x05\x00\x00\x00\x00") },
 		"CONTINUATION flood": func(_ int, stream uint32) string {
-			return frame(1, 0, stream, status200) + strings.Repeat(frame(9, 0, stream, "\x00\x01a\x7f\x81\x7e"+strings.Repeat("b", 253)), 6000)
+			return frame(1, 0, stream, status200) + strings.Repeat(frame(9, 0, stream, "\x00\x01a\x7f\x7e"+strings.Repeat("b", 253)), 6000)
 		},
 		"bad status": func(_ int, stream uint32) string { return frame(1, 5, stream, "\x08\x03abc") },
 	} {
@@ -623,6 +675,44 @@ func TestHostileH2(t *testing.T) {
 			})
 		})
 	}
+}
+
+// upstream 72: of a header without an end no more is taken than the limit and
+// what the connection holds.
+func TestEndlessHeaderH2(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newLAN(t)
+		var sent atomic.Int64
+		n.add("a", func(o *origin, _ int, c *memnet.Conn) {
+			br := bufio.NewReader(c)
+			io.CopyN(io.Discard, br, int64(len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")))
+			n.wg.Go(func() { io.Copy(io.Discard, br) })
+			io.WriteString(c, frame(4, 0, 0, ""))
+			time.Sleep(time.Second) // until its SETTINGS and the request are there
+			io.WriteString(c, frame(4, 1, 0, ""))
+			io.WriteString(c, frame(1, 0, 1, status200))
+			for range 6000 { // 1.6 MB
+				k, err := io.WriteString(c, frame(9, 0, 1, "\x00\x01a\x7f\x7e"+strings.Repeat("b", 253)))
+				sent.Add(int64(k))
+				if err != nil {
+					return
+				}
+			}
+		})
+		p := n.pool(upstream.Config{
+			Targets: []upstream.Target{{URL: "h2c://a"}},
+			Conns:   upstream.Conns{MaxResponseHeader: 64 << 10},
+		})
+		_, _, _, err := send(p, newRequest(t, "GET", "/", ""))
+		if e, ok := errors.AsType[*upstream.Error](err); !ok || !e.Kind.BackendFault() {
+			t.Errorf("got %v", err)
+		}
+		p.Close()
+		synctest.Wait()
+		if got := sent.Load(); got > 256<<10 {
+			t.Errorf("%d bytes were taken", got)
+		}
+	})
 }
 
 // A peer that has gone silent is found by a ping.

@@ -28,7 +28,8 @@ func classOf(name string) fieldClass {
 	switch name {
 	case "Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Trailer", "Upgrade",
 		"Proxy-Authorization", "Proxy-Authenticate", "Proxy-Authentication-Info",
-		"Alt-Svc", "Alt-Used", "Http2-Settings":
+		"Alt-Svc", "Alt-Used", "Http2-Settings",
+		"Close": // reserved for the option of Connection: RFC 9112 section 9.6
 		return fieldHop
 	case "Te":
 		return fieldTE
@@ -120,19 +121,15 @@ func (g *protected) has(name string) bool {
 
 // removable reports whether Connection may remove a field: not what says who
 // the client is and what it may do, which the next hop would miss without a
-// sign that it was ever there.
+// sign that it was ever there, and not what has a rule of its own.
 func (g *protected) removable(name string) bool {
-	switch classOf(name) {
-	case fieldGuarded, fieldForwarded, fieldHost, fieldLength, fieldMaxForwards:
-		return false
-	}
-	return !g.has(name)
+	return classOf(name) == fieldOther && !g.has(name)
 }
 
 // connection is what the Connection fields of a message say.
 type connection struct {
 	upgrade bool
-	names   []string // canonical; those that have to be looked for
+	names   []string // canonical; those of fields that it removes
 }
 
 func readConnection(values []string, g *protected) (c connection) {
@@ -140,12 +137,12 @@ func readConnection(values []string, g *protected) (c connection) {
 		for token := range strings.SplitSeq(v, ",") {
 			token = textproto.TrimString(token)
 			switch {
-			case token == "", strings.EqualFold(token, "keep-alive"), strings.EqualFold(token, "close"):
-			case strings.EqualFold(token, "upgrade"):
+			case token == "", isOption(token, "keep-alive"), isOption(token, "close"):
+				// Fields of these names go nowhere in any case.
+			case isOption(token, "upgrade"):
 				c.upgrade = true
 			default:
-				name := textproto.CanonicalMIMEHeaderKey(token)
-				if classOf(name) != fieldHop && g.removable(name) {
+				if name := textproto.CanonicalMIMEHeaderKey(token); g.removable(name) {
 					c.names = append(c.names, name)
 				}
 			}
@@ -154,13 +151,18 @@ func readConnection(values []string, g *protected) (c connection) {
 	return c
 }
 
-func (c *connection) lists(name string) bool {
-	for _, n := range c.names {
-		if n == name {
-			return true
-		}
+// isOption reports whether a token is an option of Connection, in any letter
+// case. EqualFold alone folds more than ASCII: a long s is an s to it.
+func isOption(token, option string) bool {
+	return len(token) == len(option) && strings.EqualFold(token, option)
+}
+
+// strip removes the fields that are listed. It looks for each of the names, and
+// not for each of the fields among them: there may be a hundred thousand of both.
+func (c *connection) strip(h http.Header) {
+	for _, name := range c.names {
+		delete(h, name)
 	}
-	return false
 }
 
 // hasToken reports whether a token is in a list, as TE and Connection are.
@@ -181,11 +183,12 @@ func hasToken(values []string, token string) bool {
 // requestHeader returns the fields of a request that go on to a back end. The
 // values are those of in, clipped: appending to them changes nothing else.
 func (p *Proxy) requestHeader(in http.Header, c *connection, trusted bool) http.Header {
-	// What is added later fits in: Via and three of X-Forwarded at least. A map
-	// of no more than eight is much cheaper.
+	// What is added later fits in: Via and three of X-Forwarded. A map of no more
+	// than eight is much cheaper, and one of no more than fourteen half as large as
+	// the next, so that it is worth while to leave out the length, which is not in it.
 	size := len(in) + 4
-	if size > 8 {
-		size += 4
+	if size > 8 && in["Content-Length"] != nil {
+		size--
 	}
 	out := make(http.Header, size)
 	for name, values := range in {
@@ -200,19 +203,17 @@ func (p *Proxy) requestHeader(in http.Header, c *connection, trusted bool) http.
 				continue
 			}
 		case fieldForwarded:
-			if !trusted {
+			if !trusted || name == "X-Real-Ip" && p.forwarder.RealIP {
 				continue
 			}
 		case fieldOther:
-			if c.names != nil && c.lists(name) {
-				continue
-			}
 			if !plainName(name) && p.impostor(in, name) {
 				continue
 			}
 		}
 		out[name] = values[:len(values):len(values)]
 	}
+	c.strip(out)
 	return out
 }
 
@@ -237,12 +238,9 @@ func (p *Proxy) responseHeader(h http.Header) {
 		switch classOf(name) {
 		case fieldHop, fieldTE:
 			delete(h, name)
-		case fieldOther:
-			if c.names != nil && c.lists(name) {
-				delete(h, name)
-			}
 		}
 	}
+	c.strip(h)
 }
 
 // merge puts the fields of a response into the header that goes to the client,

@@ -49,6 +49,12 @@ func (c *call) hedged() (*http.Response, failure) {
 	}
 	start(&c.first, peer, open)
 	running := []*attempt{&c.first}
+	over := false
+	defer func() {
+		if !over {
+			overtake(running, results) // a tripper or a picker has panicked, and that goes on
+		}
+	}()
 	timer := time.NewTimer(c.pool.retry.Hedge)
 	defer timer.Stop()
 	for {
@@ -64,14 +70,14 @@ func (c *call) hedged() (*http.Response, failure) {
 		case r := <-results:
 			running = slices.DeleteFunc(running, func(a *attempt) bool { return a == r.a })
 			if r.panicked != nil {
-				r.a.finish(false)
-				overtake(running, results)
+				c.at = r.a
 				panic(r.panicked)
 			}
 			if r.res == nil && len(running) > 0 {
 				continue // the other one may do better
 			}
 			overtake(running, results)
+			over = true
 			c.told(r.a, r.f)
 			return c.follow(r.a, r.res, r.f)
 		}
@@ -80,6 +86,9 @@ func (c *call) hedged() (*http.Response, failure) {
 
 // second chooses the back end for the hedge, if it may be sent.
 func (c *call) second() (next chosen, ok bool) {
+	if c.hasBegun() || c.pool.selector.binds(&c.pick, c.first.peer) {
+		return next, false
+	}
 	c.pick.exclude(c.first.peer)
 	if c.pool.retry.Attempts == 0 || !c.pool.budget.left(c.pool.now()) || !c.timeFor(&c.first, 0) {
 		return next, false
@@ -96,7 +105,7 @@ func overtake(losers []*attempt, results <-chan result) {
 		go func() {
 			switch r := <-results; {
 			case r.panicked != nil:
-				r.a.finish(false)
+				r.a.abandon()
 			case r.res != nil:
 				r.res.Body.Close()
 			}

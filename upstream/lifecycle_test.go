@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"runtime"
 	"strings"
@@ -190,6 +191,29 @@ func TestShutdown(t *testing.T) {
 		}
 		if err := errors.Join(p.Shutdown(t.Context()), p.Close(), p.Close()); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// Shutdown waits for requests, and for no check, however long one may take.
+func TestShutdownDuringChecks(t *testing.T) {
+	inBubbles(t, []memnet.Proto{memnet.HTTP1, memnet.H2C}, func(t *testing.T, proto memnet.Proto) {
+		scheme := map[memnet.Proto]string{memnet.HTTP1: "http", memnet.H2C: "h2c"}[proto]
+		asked := make(chan struct{}, 1)
+		cfg, _ := serveFor(t, proto, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked <- struct{}{}
+			<-r.Context().Done()
+		})}, scheme+"://a")
+		cfg.Check = &upstream.Check{Timeout: time.Hour}
+		p := newPool(t, cfg)
+		<-asked
+		synctest.Wait()
+		if s := only(t, p); s.Conns != 1 {
+			t.Fatalf("%d connections", s.Conns)
+		}
+		start := time.Now()
+		if err := p.Shutdown(t.Context()); err != nil || time.Since(start) > time.Second {
+			t.Errorf("after %v: %v", time.Since(start), err)
 		}
 	})
 }
@@ -535,6 +559,50 @@ func TestTransport(t *testing.T) {
 			t.Error("the tripper was not closed")
 		}
 	})
+	for _, how := range []string{"Close", "Update"} {
+		t.Run("of net/http, "+how, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newLAN(t)
+				o := n.add("a", obliging)
+				var open atomic.Int32
+				p, err := upstream.New(upstream.Config{
+					Targets: []upstream.Target{{URL: "http://a"}},
+					Transport: func(upstream.Target) (http.RoundTripper, error) {
+						return &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+							c, err := n.dial(ctx, network, addr)
+							if err == nil {
+								open.Add(1)
+								c = &toldConn{Conn: c, closed: sync.OnceFunc(func() { open.Add(-1) })}
+							}
+							return c, err
+						}}, nil
+					},
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer p.Close()
+				res, err := p.RoundTrip(newRequest(t, "GET", "/", ""))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if how == "Update" { // while it runs
+					if err := p.Update([]upstream.Target{{URL: "http://b"}}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				io.Copy(io.Discard, res.Body)
+				res.Body.Close()
+				if how == "Close" {
+					p.Close()
+				}
+				time.Sleep(3 * time.Second)
+				if n := open.Load(); n != 0 || o.conns.Load() != 1 {
+					t.Errorf("%d connections of %d are left", n, o.conns.Load())
+				}
+			})
+		})
+	}
 	_, err := upstream.New(upstream.Config{
 		Targets:   []upstream.Target{{URL: "gopher://x"}},
 		Transport: func(upstream.Target) (http.RoundTripper, error) { return nil, nil },
@@ -543,6 +611,14 @@ func TestTransport(t *testing.T) {
 		t.Error("a scheme that nobody serves: no error")
 	}
 }
+
+// toldConn is a connection that says when it is closed.
+type toldConn struct {
+	net.Conn
+	closed func()
+}
+
+func (c *toldConn) Close() error { c.closed(); return c.Conn.Close() }
 
 // What the Observer is told.
 func TestObserver(t *testing.T) {
@@ -579,7 +655,7 @@ func TestObserver(t *testing.T) {
 			t.Errorf("got %s", got)
 		}
 		for s := range p.Backends() {
-			if s.Target.ID == "down" && (s.State != upstream.StateEjected || s.DialFailures != 2 || s.Failures[upstream.KindDial] != 2) {
+			if s.Target.ID == "down" && (s.State != upstream.StateEjected || s.DialFailures != 2 || failures(&s, upstream.KindDial) != 2) {
 				t.Errorf("%+v", s)
 			}
 			if s.Target.ID == "b" && (s.Statuses[2] != 6 || s.Attempts != 6 || s.Failed() != 0) {
@@ -743,6 +819,10 @@ func TestConfigProblems(t *testing.T) {
 			{URL: "http://a", Host: "a b"},
 			{URL: "http://b", Addr: "nonsense"},
 			{URL: "https://c", Host: "x", PreserveHost: true},
+			{URL: "http://a:99999"},
+			{URL: "http://a:0"},
+			{URL: "http://c", Addr: "10.0.0.1:"},
+			{URL: "http://d", Addr: "10.0.0.1:65536"},
 		},
 		FailOpen: 101,
 		Hosts:    []string{""},
@@ -759,7 +839,8 @@ func TestConfigProblems(t *testing.T) {
 	text := err.Error()
 	for _, want := range []string{
 		"Targets[0].Weight", "Targets[0].Priority", "Targets[1].URL", "Targets[2].URL", "Targets[3].URL", "Targets[4].URL",
-		"Targets[5].URL", "Targets[6].Host", "Targets[7].URL", "Targets[8].PreserveHost", "FailOpen", "Hosts",
+		"Targets[5].URL", "Targets[6].Host", "Targets[7].Addr", "Targets[8].PreserveHost",
+		"Targets[9].URL", "Targets[10].URL", "Targets[11].Addr", "Targets[12].Addr", "FailOpen", "Hosts",
 		"Conns.MaxResponseHeader", "Conns.MinIdle", "Retry.Attempts", "Retry.Budget", "Retry.Body", "Retry.Statuses",
 		"Sticky.Keys", "Check.Path", "Outlier.MaxPercent", "Picker",
 	} {
@@ -770,7 +851,160 @@ func TestConfigProblems(t *testing.T) {
 	if strings.Contains(text, "secret") {
 		t.Errorf("the password is in the error:\n%s", text)
 	}
+	if !strings.Contains(text, `(got "10.0.0.1:")`) {
+		t.Errorf("the address is not in the error:\n%s", text)
+	}
 	if _, err := upstream.New(upstream.Config{}); err == nil {
 		t.Error("the zero Config: no error")
 	}
+}
+
+// A check of gRPC health needs HTTP/2, which a target without TLS speaks only
+// if its scheme says so: what could never pass is refused, later as well.
+func TestCheckSuitsTargets(t *testing.T) {
+	none := func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("nobody is there") }
+	for url, ok := range map[string]bool{
+		"http://a": false, "unix:///a": false,
+		"https://a": true, "h2://a": true, "h2c://a": true, "grpc://a": true, "grpcs://a": true, "unix+h2c:///a": true,
+	} {
+		p, err := upstream.New(upstream.Config{
+			Targets: []upstream.Target{{URL: url}},
+			Check:   &upstream.Check{Kind: upstream.CheckGRPC},
+			Dial:    none,
+		})
+		if ok != (err == nil) {
+			t.Errorf("%s: %v", url, err)
+		}
+		if err != nil {
+			if want := "upstream: Targets[0].URL: "; !strings.HasPrefix(err.Error(), want) || !strings.Contains(err.Error(), url) {
+				t.Errorf("got %v", err)
+			}
+			continue
+		}
+		if err := p.Update([]upstream.Target{{URL: "http://a"}}); err == nil {
+			t.Error("Update takes a target that cannot be checked")
+		}
+		p.Close()
+	}
+}
+
+// A check of connections is refused where there are none of the Pool's own.
+func TestCheckTCPSuitsTargets(t *testing.T) {
+	foreign := func(target upstream.Target) (http.RoundTripper, error) {
+		if target.ID == "own" {
+			return nil, nil
+		}
+		return http.DefaultTransport, nil
+	}
+	check := &upstream.Check{Kind: upstream.CheckTCP}
+	for url, want := range map[string]string{
+		"pigeon://a": `upstream: Targets[0].URL: must have a scheme of this package's, for Check.Kind is CheckTCP (got "pigeon://a")`,
+		"http://a":   "upstream: Targets: no tripper: that of Config.Transport makes its own connections, so that Check.Kind cannot be CheckTCP (got x)",
+	} {
+		targets := []upstream.Target{{URL: url, ID: "x"}}
+		if p, err := upstream.New(upstream.Config{Targets: targets, Transport: foreign, Check: check}); err == nil {
+			p.Close()
+			t.Errorf("%s: no error", url)
+		} else if err.Error() != want {
+			t.Errorf("%s: got %v", url, err)
+		}
+		p := newPool(t, upstream.Config{
+			Targets:   []upstream.Target{{URL: "http://127.0.0.1:1", ID: "own"}},
+			Transport: foreign, Check: check,
+			Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("nobody is there") },
+		})
+		if err := p.Update(targets); err == nil || err.Error() != want {
+			t.Errorf("Update to %s: got %v", url, err)
+		}
+	}
+}
+
+// A check takes no place of a request's, however long it lasts.
+func TestCheckTakesNoPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newLAN(t)
+		n.add("a", func(o *origin, _ int, c *memnet.Conn) {
+			br := bufio.NewReader(c)
+			for {
+				req, _, err := o.read(br)
+				if err != nil {
+					return
+				}
+				if req.URL.Path == "/healthz" {
+					time.Sleep(time.Second)
+				}
+				io.WriteString(c, okAnswer)
+			}
+		})
+		p := n.pool(upstream.Config{
+			Conns: upstream.Conns{MaxInFlight: 1, Queue: -1},
+			Check: &upstream.Check{Path: "/healthz"},
+		}, "a")
+		synctest.Wait() // the first check is under way
+		start := time.Now()
+		mustSend(t, p, newRequest(t, "GET", "/", ""))
+		if d := time.Since(start); d != 0 {
+			t.Errorf("it waited for %v", d)
+		}
+		time.Sleep(2 * time.Second)
+		if s := only(t, p); s.Active != 0 || s.Idle != 2 || s.State != upstream.StateHealthy {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// A check through a tripper of the user's that leaves its body out, or answers
+// with nothing at all, is judged as any.
+func TestCheckOfCarelessTripper(t *testing.T) {
+	for _, res := range []*http.Response{{StatusCode: 200}, {StatusCode: 500}, nil} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPool(t, upstream.Config{
+				Targets: []upstream.Target{{URL: "x://a"}},
+				Transport: func(upstream.Target) (http.RoundTripper, error) {
+					return tripFunc(func(*http.Request) (*http.Response, error) { return res, nil }), nil
+				},
+				Check: new(upstream.Check),
+			})
+			synctest.Wait()
+			want := upstream.StateUnhealthy
+			if res != nil && res.StatusCode == 200 {
+				want = upstream.StateHealthy
+			}
+			if got := only(t, p).State; got != want {
+				t.Errorf("%+v: %v, want %v", res, got, want)
+			}
+		})
+	}
+}
+
+// Warm waits for the resolver's first answer, where there is nothing else to
+// make connections to.
+func TestWarmWaitsForResolver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newLAN(t)
+		o := n.add("10.0.0.1", obliging)
+		r := &announcer{set: make(chan []upstream.Target)}
+		p := n.pool(upstream.Config{Resolver: r})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := p.Warm(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("without an answer: %v", err)
+		}
+		done := make(chan error)
+		go func() { done <- p.Warm(t.Context()) }()
+		time.Sleep(time.Minute)
+		r.set <- []upstream.Target{{URL: "http://svc.test:80", Addr: "10.0.0.1:80"}}
+		err := <-done
+		synctest.Wait() // until it is accepted
+		if err != nil || o.conns.Load() != 1 {
+			t.Errorf("%v, %d connections", err, o.conns.Load())
+		}
+		mustSend(t, p, newRequest(t, "GET", "/", ""))
+
+		closed := n.pool(upstream.Config{Resolver: &announcer{}})
+		go func() { done <- closed.Warm(t.Context()) }()
+		synctest.Wait()
+		closed.Close()
+		wantKind(t, <-done, upstream.KindClosed)
+	})
 }

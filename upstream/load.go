@@ -22,18 +22,20 @@ type shared struct {
 	counted bool
 }
 
-// load is the state of one back end. It survives updates that keep the ID.
+// load is the state of one back end. It survives updates that keep that.
 type load struct {
 	shared  *shared
 	active  atomic.Int64
 	latency ewma
 
-	failures atomic.Int32 // in a row
+	failures atomic.Int32 // in a row, before the response header or by its status
+	aborts   atomic.Int32 // responses in a row that broke off
 	good     atomic.Int32 // in this interval, with Outlier.FailurePercent only
 	bad      atomic.Int32
 
 	_ [64]byte // what follows is written rarely, under the selector's lock
 
+	member    bool // it is one, or was
 	sticky    stickyLoad
 	state     State
 	draining  bool
@@ -43,6 +45,9 @@ type load struct {
 	times     int       // ejections, less those that good conduct has paid off
 	since     time.Time // start of slow start, zero if there is none
 }
+
+// sound reports whether nothing speaks against the peer, draining or not.
+func (l *load) sound() bool { return !l.unhealthy && l.until.IsZero() }
 
 // ewma is an average over latencies that takes on a higher value at once and
 // approaches a lower one with time.

@@ -3,9 +3,12 @@ package upstream
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,20 +49,24 @@ type MirrorConfig struct {
 	// Done is called at the end of each copy, in the goroutine that sent it.
 	// Nil is not called.
 	Done func(MirrorResult)
+
+	// Logger gets the panics of To, Prepare and Done, which end only the copy
+	// that they happen in. Nil is none.
+	Logger *slog.Logger
 }
 
 // MirrorResult is how a copy went.
 type MirrorResult struct {
 	Request *http.Request // the copy; its body has been read
 	Status  int           // 0 if there was an error
-	Err     error         // of sending it, or reading the response
+	Err     error         // of sending it, or reading the response, or that one of the functions panicked
 	Elapsed time.Duration // to the end of the response's body
 }
 
 // MirrorStats counts what became of the requests that were to be copied.
 type MirrorStats struct {
 	Sent     uint64 // copies that were sent, the failed ones included
-	Failed   uint64 // copies without a complete response
+	Failed   uint64 // copies without a complete response, for whatever reason
 	Busy     uint64 // dropped because all workers were busy
 	TooLarge uint64 // dropped because of MaxBody
 	Partial  uint64 // dropped because Base did not read the body to its end
@@ -124,6 +131,9 @@ func NewMirror(c MirrorConfig) (*Mirror, error) {
 	c.MaxBody = zeroIs(c.MaxBody, defaultMirrorBody)
 	c.Workers = zeroIs(c.Workers, defaultMirrorWorkers)
 	c.Timeout = zeroIs(c.Timeout, defaultMirrorTimeout)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
 	m := &Mirror{c: c, slots: make(chan struct{}, c.Workers)}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	return m, nil
@@ -228,7 +238,7 @@ func (m *Mirror) send(req *http.Request, body []byte) {
 	})
 }
 
-// deliver sends a copy and reads the response.
+// deliver sends a copy and tells how that went.
 func (m *Mirror) deliver(req *http.Request, body []byte) {
 	ctx, cancel := context.WithTimeout(m.ctx, m.c.Timeout)
 	defer cancel()
@@ -241,28 +251,50 @@ func (m *Mirror) deliver(req *http.Request, body []byte) {
 			req.ContentLength = -1 // trailers need chunks
 		}
 	}
-	if m.c.Prepare != nil {
-		m.c.Prepare(req)
-	}
-	began := time.Now()
 	result := MirrorResult{Request: req}
 	m.sent.Add(1)
-	res, err := m.c.To.RoundTrip(req)
-	if err == nil {
-		_, err = io.CopyN(io.Discard, res.Body, maxMirrorResponse)
-		if err == io.EOF || err == nil {
-			err = nil
-			result.Status = res.StatusCode
+	err := m.guard(func() error {
+		if m.c.Prepare != nil {
+			m.c.Prepare(req)
 		}
-		res.Body.Close()
-	}
+		began := time.Now()
+		defer func() { result.Elapsed = time.Since(began) }()
+		return m.exchange(req, &result)
+	})
 	if err != nil {
 		m.failed.Add(1)
+		result.Status, result.Err = 0, err
 	}
-	result.Err, result.Elapsed = err, time.Since(began)
 	if m.c.Done != nil {
-		m.c.Done(result)
+		m.guard(func() error { m.c.Done(result); return nil })
 	}
+}
+
+// exchange sends a copy and reads the response.
+func (m *Mirror) exchange(req *http.Request, result *MirrorResult) error {
+	res, err := m.c.To.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if _, err = io.CopyN(io.Discard, res.Body, maxMirrorResponse); err != nil && err != io.EOF {
+		return err
+	}
+	result.Status = res.StatusCode
+	return nil
+}
+
+// guard calls f and makes an error of its panic: in this goroutine nobody else
+// could recover from it, and a copy must not end the program.
+func (m *Mirror) guard(f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("upstream: a panic while a copy was sent: %v", v)
+			m.c.Logger.LogAttrs(m.ctx, slog.LevelError, "upstream: a panic while a copy was sent",
+				slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+		}
+	}()
+	return f()
 }
 
 // mirroredBody is the body of a request that is being copied.

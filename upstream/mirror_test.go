@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
@@ -338,6 +339,68 @@ type endless struct{ closed chan struct{} }
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
 func (e endless) Close() error             { close(e.closed); return nil }
+
+// A panic in what a copy calls ends the copy, not the program.
+func TestMirrorPanics(t *testing.T) {
+	bang := func() { panic("bang") }
+	for name, c := range map[string]upstream.MirrorConfig{
+		"To": {To: tripper(func(*http.Request) (*http.Response, error) { bang(); return nil, nil })},
+		"the body": {To: tripper(func(r *http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 200, Header: http.Header{}, Body: bomb{bang}, Request: r}, nil
+		})},
+		"Prepare": {To: new(shadow), Prepare: func(*http.Request) { bang() }},
+		"Done":    {To: new(shadow)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var log bytes.Buffer
+				var results []upstream.MirrorResult
+				c.Base, c.Workers = reader, 1
+				c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+				c.Done = func(r upstream.MirrorResult) {
+					results = append(results, r)
+					if name == "Done" {
+						bang()
+					}
+				}
+				m := newMirror(t, c)
+				for range 2 { // the worker is free again
+					mustSendTo(t, m)
+					synctest.Wait()
+				}
+				failed := uint64(2)
+				if name == "Done" {
+					failed = 0
+				}
+				if s := m.Stats(); s.Sent != 2 || s.Failed != failed || s.Busy != 0 {
+					t.Errorf("%+v", s)
+				}
+				if len(results) != 2 || (results[0].Err != nil) != (failed > 0) || failed > 0 && (results[0].Status != 0 || !strings.Contains(results[0].Err.Error(), "bang")) {
+					t.Errorf("told %+v", results)
+				}
+				if got := log.String(); strings.Count(got, "level=ERROR") != 2 || !strings.Contains(got, "bang") || !strings.Contains(got, "mirror_test.go") {
+					t.Errorf("logged %s", got)
+				}
+			})
+		})
+	}
+}
+
+// mustSendTo sends a request that must be answered.
+func mustSendTo(t *testing.T, rt http.RoundTripper) {
+	t.Helper()
+	res, err := rt.RoundTrip(newRequest(t, "GET", "/", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+}
+
+// bomb is a body that cannot be read.
+type bomb struct{ bang func() }
+
+func (b bomb) Read([]byte) (int, error) { b.bang(); return 0, io.EOF }
+func (b bomb) Close() error             { return nil }
 
 func TestMirrorClosesIdleConnections(t *testing.T) {
 	n := 0

@@ -9,7 +9,9 @@ import (
 // that it happens in, so that its functions should return soon. They are called
 // concurrently. One that is nil costs nothing.
 type Observer struct {
-	// State is called when the state of a back end has changed.
+	// State is called when the state of a back end has changed. It may call
+	// [Pool.Update], but neither [Pool.Close] nor [Pool.Shutdown]: these wait
+	// for the goroutine that it may be in.
 	State func(StateChange)
 
 	// Attempt is called when an attempt has its response header or has failed.

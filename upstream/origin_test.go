@@ -223,6 +223,16 @@ func only(t testing.TB, p *upstream.Pool) upstream.BackendStats {
 	return upstream.BackendStats{}
 }
 
+// failures returns how many failures of that kind a back end had.
+func failures(s *upstream.BackendStats, kind upstream.Kind) uint64 {
+	for k, n := range s.Failures() {
+		if k == kind {
+			return n
+		}
+	}
+	return 0
+}
+
 // tripFunc is a RoundTripper made of a function.
 type tripFunc func(*http.Request) (*http.Response, error)
 

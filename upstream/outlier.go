@@ -9,16 +9,21 @@ import (
 // ejected, which means that it gets none for a while. The zero Outlier is on.
 //
 // Only what is the back end's fault counts: no connection, a broken one, no
-// answer in time, an answer that is not HTTP, and the statuses 502, 503 and 504.
-// A client that goes away, or whose body fails, never counts.
+// answer in time, an answer that is not HTTP, the statuses 502, 503 and 504, and
+// a response that breaks off within 10 s of its header. A client that goes
+// away, or whose body fails, never counts.
+//
+// A response counts as a success with its header, so that streams do, however
+// long they last. One that breaks off is taken back.
 //
 // A peer that returns has its share of traffic grow as in [Config.SlowStart].
 type Outlier struct {
 	// Off turns ejection off.
 	Off bool
 
-	// Failures is how many failures in a row eject a peer. Zero is 5;
-	// negative is no number.
+	// Failures is how many failures in a row eject a peer. A row of responses
+	// that break off lasts until one comes to its end, or the client gives one
+	// up. Zero is 5; negative is no number.
 	Failures int
 
 	// FailurePercent ejects a peer of whose requests at least this percentage
@@ -72,7 +77,15 @@ func (o Outlier) check() problems {
 	return p
 }
 
-const defaultBaseTime = 30 * time.Second
+const (
+	defaultBaseTime = 30 * time.Second
+
+	// longBody is how long a response body counts against its back end if it
+	// breaks off. Streams that have lasted end one day, often because what lies
+	// in between limits the time of a connection: that is no failure of the
+	// request that opened them.
+	longBody = 10 * time.Second
+)
 
 // outlier is an Outlier with its defaults filled in.
 type outlier struct{ Outlier }
@@ -127,18 +140,52 @@ func (s *selector) judgeOutcome(p *Peer, o outcome) {
 	if s.outlier.rates() {
 		l.bad.Add(1)
 	}
-	n := l.failures.Add(1)
-	if s.outlier.Failures < 0 || int(n) < s.outlier.Failures {
+	l.failures.Add(1)
+	s.judgeRow(p)
+}
+
+// completed is told of the end of a response whose header was a success.
+func (s *selector) completed(p *Peer) {
+	// Apart from the row of failures, which the header has ended: the end of a
+	// long response says little of what the back end does with new requests,
+	// and a header nothing of whether responses come to their end.
+	if l := p.load; l.aborts.Load() != 0 {
+		l.aborts.Store(0)
+	}
+}
+
+// aborted is told instead if the response broke off.
+func (s *selector) aborted(p *Peer) {
+	if s.outlier.Off {
+		return
+	}
+	l := p.load
+	if s.outlier.rates() {
+		l.good.Add(-1)
+		l.bad.Add(1)
+	}
+	l.aborts.Add(1)
+	s.judgeRow(p)
+}
+
+// row is the number of failures in a row.
+func (l *load) row() int { return int(l.failures.Load()) + int(l.aborts.Load()) }
+
+// judgeRow ejects the peer if its row of failures is too long.
+func (s *selector) judgeRow(p *Peer) {
+	l := p.load
+	if s.outlier.Failures < 0 || l.row() < s.outlier.Failures {
 		return
 	}
 	s.mu.Lock()
 	// Whether or not the peer may be ejected, the next judgement takes as many
 	// failures again; and of those that fail together one alone gets here.
-	if int(l.failures.Load()) < s.outlier.Failures {
+	if l.row() < s.outlier.Failures {
 		s.mu.Unlock()
 		return
 	}
 	l.failures.Store(0)
+	l.aborts.Store(0)
 	now := time.Now()
 	if !s.eject(p, now) {
 		s.mu.Unlock()
@@ -170,7 +217,8 @@ func (s *selector) eject(p *Peer, now time.Time) bool {
 		return false
 	}
 	if !l.returned.IsZero() {
-		l.times = max(0, l.times-int(now.Sub(l.returned)/s.outlier.BaseTime))
+		// Compared as Durations, which an int of 32 bits may not hold.
+		l.times -= int(min(now.Sub(l.returned)/s.outlier.BaseTime, time.Duration(l.times)))
 	}
 	l.times++
 	l.until = now.Add(s.outlier.duration(l.times))
@@ -189,6 +237,7 @@ func (s *selector) outlierTick(now time.Time) []event {
 		l.until = time.Time{}
 		l.returned, l.since = now, now
 		l.failures.Store(0)
+		l.aborts.Store(0)
 		l.good.Store(0)
 		l.bad.Store(0)
 	}
@@ -198,8 +247,9 @@ func (s *selector) outlierTick(now time.Time) []event {
 	var events []event
 	for _, p := range s.peers {
 		l := p.load
-		good, bad := int(l.good.Swap(0)), int(l.bad.Swap(0))
-		if n := good + bad; n < s.outlier.MinRequests || n == 0 || bad*100 < n*s.outlier.FailurePercent {
+		// Below zero if responses broke off that began in the interval before.
+		good, bad := max(0, int64(l.good.Swap(0))), int64(l.bad.Swap(0))
+		if n := good + bad; n < int64(s.outlier.MinRequests) || n == 0 || bad*100 < n*int64(s.outlier.FailurePercent) {
 			continue
 		}
 		if old := l.state; s.eject(p, now) && old == StateHealthy {

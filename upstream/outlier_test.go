@@ -238,3 +238,22 @@ func TestOutlierCheck(t *testing.T) {
 		}
 	}
 }
+
+// Good conduct of any length pays off what there is to pay off, and no more: it
+// is counted in more than 32 bits.
+func TestOutlierForgetsInLongTime(t *testing.T) {
+	outlierBubble(t, 2, Outlier{BaseTime: time.Millisecond}, func(t *testing.T, s *selector, peers []*Peer, _ *states) {
+		for range 2 {
+			fail(s, peers[0], 5)
+			if got := s.state(peers[0]); got != StateEjected {
+				t.Fatalf("state is %v", got)
+			}
+			time.Sleep(2 * time.Millisecond)
+			synctest.Wait()
+			if got := s.state(peers[0]); got != StateHealthy {
+				t.Fatalf("state is %v after 2ms", got)
+			}
+			time.Sleep(30 * 24 * time.Hour) // 2 592 000 000 ms
+		}
+	})
+}

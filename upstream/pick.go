@@ -27,7 +27,7 @@ type PickFunc func(p *Pick) int
 // change.
 type Peer struct {
 	// ID names the back end within its Pool, across updates: two Peers of one
-	// ID share load and health.
+	// ID share load and health, unless the back end has been replaced.
 	ID string
 
 	// Weight is the share of traffic relative to the other peers, as it was
@@ -68,7 +68,8 @@ func (p *Peer) Latency() time.Duration {
 }
 
 // A Snapshot is a set of peers to pick from: those of one priority that are
-// available. It never changes; when the set does, Build is called again.
+// available, of which a Pool has one at least. A policy that asks another one, on a
+// part of its peers, must not have that pick among none. It never changes; when the set does, Build is called again.
 type Snapshot struct {
 	Peers []*Peer
 
@@ -99,9 +100,9 @@ func (s Snapshot) equal() bool {
 	return true
 }
 
-// maxTried is how many tried peers a Pick remembers, more than any request has
-// attempts.
-const maxTried = 8
+// maxTried is how many tried peers a Pick remembers: those of all attempts that
+// another can follow, of which one is free.
+const maxTried = maxAttempts + 1
 
 // A Pick is the choice of a back end for one request, and lives as long as the
 // request has attempts. It is not safe for concurrent use.

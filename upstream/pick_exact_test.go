@@ -14,7 +14,7 @@ func TestCheaperIsExact(t *testing.T) {
 	weights := []float64{1, 2, 3, 7, 100, 65535, 1 << 30}
 	check := func(a uint64, v float64, b uint64, w float64) {
 		t.Helper()
-		if got, want := cheaper(a, v, b, w), cost(a, v) < cost(b, w); got != want {
+		if got, want := cheaper(a, v, b, w) != 0, cost(a, v) < cost(b, w); got != want {
 			t.Fatalf("cheaper(%d, %v, %d, %v) = %v", a, v, b, w, got)
 		}
 	}

@@ -23,7 +23,9 @@ type hashPicker interface {
 // when a peer leaves, only its keys move, each to a peer of its own; when one
 // joins, it takes its share from all alike. The key is what [Config.Key] returns;
 // a request without one goes where [Random] would send it. All instances of a
-// program agree, as the place depends on key, IDs and weights only.
+// program agree, as the place depends on key, IDs and weights only: it is the same
+// in every release, and on every platform but for what the last bit of a logarithm
+// can decide between peers of different weights.
 //
 // bound limits the active requests of a peer to that factor of its fair share;
 // what exceeds it goes to the key's next peer. Zero is 1.25, and 1 is the least;
@@ -111,7 +113,7 @@ func maglevTable(hashes []uint64, list []candidate) []int32 {
 		return cmp.Compare(hashes[a], hashes[b])
 	})
 	credit := make([]float64, len(list))
-	for filled := 0; ; {
+	for filled := 0; len(order) > 0; { // a policy around this one may have none for it
 		for _, i := range order {
 			if credit[i] += float64(list[i].weight) / heaviest; credit[i] < 1 {
 				continue
@@ -127,6 +129,7 @@ func maglevTable(hashes []uint64, list []candidate) []int32 {
 			}
 		}
 	}
+	return table
 }
 
 // Hash returns a 64-bit hash of s for [Config.Key], the same in every process
@@ -146,6 +149,21 @@ func mix(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31
+}
+
+// lot is what a peer draws its scores with.
+type lot struct{ seed, factor uint64 }
+
+// newLot makes the lot of the peer with a hash. The factor is odd, so that the
+// lower half of a product takes every value, and large, so that the upper half
+// takes half of all values at least.
+func newLot(hash uint64) lot { return lot{hash, mix(hash) | 1<<63 | 1} }
+
+// score is the peer's for a key that mix has spread: both halves of one product,
+// folded as wyhash does it.
+func (l lot) score(key uint64) uint64 {
+	high, low := bits.Mul64(key^l.seed, l.factor)
+	return high ^ low
 }
 
 // bound is a factor of the fair share, or 0 if there is no bound.
@@ -177,12 +195,9 @@ type keyed struct {
 // that the logarithm is due once for each group, and not at all if there is one.
 type hashGroup struct {
 	weight float64
-	peers  []hashPeer
-}
-
-type hashPeer struct {
-	hash  uint64
-	index int
+	lots   []lot
+	index  []int  // of the peer with the lot, in the Snapshot
+	low    uint64 // the bits of a score that make room for a place in lots
 }
 
 func newKeyed(s Snapshot, b bound, c *candidates) *keyed {
@@ -197,7 +212,12 @@ func newKeyed(s Snapshot, b bound, c *candidates) *keyed {
 			g = len(k.groups)
 			k.groups = append(k.groups, hashGroup{weight: w})
 		}
-		k.groups[g].peers = append(k.groups[g].peers, hashPeer{k.hashes[i], i})
+		k.groups[g].lots = append(k.groups[g].lots, newLot(k.hashes[i]))
+		k.groups[g].index = append(k.groups[g].index, i)
+	}
+	for i := range k.groups {
+		g := &k.groups[i]
+		g.low = lowBits(len(g.lots))
 	}
 	if b.bounded() && s.shared != nil {
 		k.limit = make([]float64, len(s.Peers))
@@ -224,53 +244,51 @@ func (k *keyed) takes(p *Pick, i int) bool {
 	return float64(active) < math.Ceil(k.limit[i]*float64(k.shared.total.Load()+1))
 }
 
-// highest returns the peer with the highest score.
-func (g *hashGroup) highest(key uint64) (best int, top uint64) {
-	for i := range g.peers {
-		// In this form there is no jump, which would be mispredicted.
-		s := mix(key ^ g.peers[i].hash)
-		if s >= top {
-			best = i
-		}
-		top = max(top, s)
+// lowBits returns as many bits as the numbers below n take.
+func lowBits(n int) uint64 { return 1<<bits.Len(uint(n-1)) - 1 }
+
+// highest returns the peer with the highest score. The place of each stands in
+// the lowest bits of its score, which decide nothing, and the comparison is a
+// subtraction: a jump would be mispredicted in every other pick, and max becomes
+// one here.
+func (g *hashGroup) highest(key uint64) (peer int, top uint64) {
+	low := g.low
+	for i := range g.lots {
+		score := g.lots[i].score(key)&^low | uint64(i)
+		_, higher := bits.Sub64(top, score, 0)
+		top ^= (top ^ score) & -higher
 	}
-	return g.peers[best].index, top
+	return g.index[top&low], top
 }
 
 // first returns the peer that the key belongs to.
 func (k *keyed) first(key uint64) int {
 	best, top := k.groups[0].highest(key)
-	weight := k.groups[0].weight
-	for i := range k.groups[1:] {
-		g := &k.groups[i+1]
-		j, high := g.highest(key)
-		less := cheaper(high, g.weight, top, weight)
-		if less {
-			best = j
-		}
-		if i == len(k.groups)-2 {
-			break
-		}
-		if less {
-			top, weight = high, g.weight
-		}
+	from := 0
+	for i := 1; i < len(k.groups); i++ {
+		peer, high := k.groups[i].highest(key)
+		take := cheaper(high, k.groups[i].weight, top, k.groups[from].weight)
+		best ^= (best ^ peer) & take
+		from ^= (from ^ i) & take
+		top ^= (top ^ high) & uint64(take)
 	}
 	return best
 }
 
-// cheaper reports whether cost(a, v) < cost(b, w). Most often an estimate tells,
-// which for the best of a group is close: with x = 1-u the logarithm is
-// -ln(u) = x + x²/2 + x³/3 + …, between x + x²/2 and x³/(3u) more than that.
-func cheaper(a uint64, v float64, b uint64, w float64) bool {
-	u1, u2 := unitFloat(a), unitFloat(b)
-	x1, x2 := 1-u1, 1-u2
-	off1, off2 := x1*x1*x1/(6*u1)*w, x2*x2*x2/(6*u2)*v
-	c1, c2 := (x1+x1*x1/2)*w+off1, (x2+x2*x2/2)*v+off2
-	const margin = 1 + 1e-9 // for rounding
-	if math.Abs(c1-c2) > (off1+off2)*margin+1e-9*(c1+c2) {
-		return c1 < c2
+// cheaper returns all bits if cost(a, v) < cost(b, w), and none if not, again for
+// want of a jump. Most often an estimate tells: with x = 1-u the logarithm is
+// -ln(u) = x + x²/2 + x³/3 + …, and what follows is less than x⁴ up to x = 3/4.
+// The best of a group is close to x = 0.
+func cheaper(a uint64, v float64, b uint64, w float64) int {
+	x, y := float64(int64(^a>>1))/(1<<63), float64(int64(^b>>1))/(1<<63)
+	xx, yy := x*x, y*y
+	c, d := (x+xx*(1./2+x*(1./3)))*w, (y+yy*(1./2+y*(1./3)))*v
+	const rounding = 1e-14
+	unsure := (xx*xx+rounding)*w + (yy*yy+rounding)*v
+	if a < 1<<62 || b < 1<<62 || math.Abs(c-d) <= unsure {
+		c, d = cost(a, v), cost(b, w)
 	}
-	return cost(a, v) < cost(b, w)
+	return int(int64(math.Float64bits(c-d)) >> 63) // the sign
 }
 
 // unitFloat turns a score into a number between 0 and 1, both excluded.
@@ -285,7 +303,7 @@ func (k *keyed) best(p *Pick, key uint64) int {
 		if p.Tried(i) {
 			continue
 		}
-		c := cost(mix(key^h), float64(k.list[i].weight))
+		c := cost(newLot(h).score(key), float64(k.list[i].weight))
 		if (best < 0 || c < top) && k.takes(p, i) {
 			best, top = i, c
 		}

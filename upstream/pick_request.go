@@ -97,9 +97,10 @@ type leastConnections struct{}
 func (leastConnections) Build(s Snapshot) PickFunc {
 	c := newCandidates(s)
 	units := unitsOf(c.list)
+	place := lowBits(len(c.list))
 	return func(p *Pick) int {
 		if units != nil && p.n == 0 {
-			return c.least(units, p.Uint64())
+			return c.least(units, place, p.Uint64())
 		}
 		best, ties := -1, uint64(0)
 		var load, weight, random uint64
@@ -136,15 +137,20 @@ type unit struct {
 }
 
 // maxUnit is the largest cost, and the number of requests that are told apart: so
-// that the product leaves tieBits for chance.
+// that the product leaves tieBits for chance and for the place of the peer, which
+// may take half of them.
 const (
-	maxUnit = 1 << 20
-	tieBits = 24
+	maxUnit  = 1 << 20
+	tieBits  = 24
+	maxUnits = 1 << (tieBits / 2)
 )
 
 // unitsOf returns the units of the peers, or nil if the weights have no common
-// multiple that is small enough.
+// multiple that is small enough, or there are too many.
 func unitsOf(list []candidate) []unit {
+	if len(list) > maxUnits {
+		return nil
+	}
 	multiple := uint64(1)
 	for i := range list {
 		w := list[i].weight
@@ -164,21 +170,20 @@ func unitsOf(list []candidate) []unit {
 }
 
 // least returns the peer with the fewest active requests per weight. Those that
-// are equal are told apart by random bits below the number.
-func (c *candidates) least(units []unit, random uint64) int {
-	best, low := 0, uint64(math.MaxUint64)
+// are equal are told apart by random bits below the number, and the place of the
+// peer is in the lowest: see [hashGroup.highest].
+func (c *candidates) least(units []unit, place, random uint64) int {
+	low := uint64(math.MaxUint64)
 	list := c.list[:len(units)]
 	for i := range units {
 		u := &units[i]
-		chance := (random ^ u.seed>>1) * u.seed
-		// Branches here would be mispredicted most of the time.
-		x := min(list[i].active()+1, maxUnit-1)*u.cost<<tieBits | chance>>(64-tieBits)
+		chance := (random ^ u.seed>>1) * u.seed >> (64 - tieBits)
+		x := min(list[i].active()+1, maxUnit-1)*u.cost<<tieBits | chance&^place | uint64(i)
 		if x < low {
-			best = i
+			low = x
 		}
-		low = min(low, x)
 	}
-	return best
+	return int(low & place)
 }
 
 // Random takes any peer, by weight.

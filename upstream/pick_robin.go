@@ -71,26 +71,27 @@ func schedule(s Snapshot) []uint32 {
 		}
 		return turns
 	}
-	weights := make([]int, len(s.Peers))
-	divisor, sum := 0, 0
+	// In 64 bits, since the weights of many peers in slow start add up to more
+	// than 32 can hold.
+	weights := make([]int64, len(s.Peers))
+	divisor, sum := 0, int64(0)
 	for i := range weights {
-		weights[i] = s.Weight(i)
-		divisor = gcd(weights[i], divisor)
+		divisor = gcd(s.Weight(i), divisor)
 	}
 	for i := range weights {
-		weights[i] /= divisor
+		weights[i] = int64(s.Weight(i) / divisor)
 		sum += weights[i]
 	}
-	if limit := max(maxSchedule, 4*len(weights)); sum > limit {
+	if limit := int64(max(maxSchedule, 4*len(weights))); sum > limit {
 		scale := float64(limit) / float64(sum)
 		sum = 0
 		for i := range weights {
-			weights[i] = max(1, int(float64(weights[i])*scale+0.5))
+			weights[i] = max(1, int64(float64(weights[i])*scale+0.5))
 			sum += weights[i]
 		}
 	}
 	turns := make([]uint32, sum)
-	credit := make([]int, len(weights))
+	credit := make([]int64, len(weights))
 	for t := range turns {
 		best := 0
 		for i, w := range weights {

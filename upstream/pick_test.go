@@ -450,6 +450,23 @@ func TestWeightedRoundRobinIsSmooth(t *testing.T) {
 	}
 }
 
+// The weights of many peers in slow start add up to more than 32 bits hold.
+func TestWeightedRoundRobinSumsInto64Bits(t *testing.T) {
+	s := Snapshot{Peers: somePeers(60)}
+	for range s.Peers {
+		s.weights = append(s.weights, slowStartScale*maxWeight)
+	}
+	s.weights[0] = slowStartScale*maxWeight/10 + 1
+	turns := schedule(s)
+	counts := make([]int, len(s.Peers))
+	for _, i := range turns {
+		counts[i]++
+	}
+	if len(turns) > maxSchedule+len(counts) || counts[0] != 7 || counts[1] < 60 {
+		t.Errorf("%d turns, %d and %d of them for the first two peers", len(turns), counts[0], counts[1])
+	}
+}
+
 func TestWeightedRoundRobinBoundsItsSchedule(t *testing.T) {
 	turns := schedule(Snapshot{Peers: weightedPeers(999_983, 500_009, 1)})
 	counts := make([]int, 3)
@@ -467,6 +484,17 @@ func TestWeightedRoundRobinBoundsItsSchedule(t *testing.T) {
 // hashPolicies are the two that place requests by key.
 func hashPolicies() map[string]func(float64) Picker {
 	return map[string]func(float64) Picker{"Rendezvous": Rendezvous, "Maglev": Maglev}
+}
+
+// A policy that is written around another one may have no peers for it at times.
+func TestBuildOfNone(t *testing.T) {
+	for _, p := range []Picker{
+		LeastRequest(), RoundRobin(), WeightedRoundRobin(), Random(), LeastConnections(), PeakEWMA(), Rendezvous(0), Maglev(0),
+	} {
+		if p.Build(Snapshot{}) == nil {
+			t.Errorf("%T builds nothing", p)
+		}
+	}
 }
 
 // (f): when a peer leaves, only its keys move, or with a table few others.
@@ -548,7 +576,7 @@ func TestHashIsStable(t *testing.T) {
 	}
 	peers := somePeers(5)
 	for name, want := range map[string][]int{
-		"Rendezvous": {3, 2, 2, 3, 2, 0, 4, 3},
+		"Rendezvous": {0, 3, 3, 3, 3, 1, 2, 4},
 		"Maglev":     {0, 3, 0, 4, 1, 3, 0, 4},
 	} {
 		pick := hashPolicies()[name](-1).Build(Snapshot{Peers: peers})

@@ -27,6 +27,7 @@ type Pool struct {
 	retry    Retry
 	key      func(*http.Request) (uint64, bool)
 	hosts    []string
+	checks   CheckKind
 	observer Observer
 	logger   *slog.Logger
 
@@ -42,10 +43,15 @@ type Pool struct {
 	closed atomic.Bool // no new requests
 	update sync.Mutex  // one Update at a time
 
+	known chan struct{} // closed once there are back ends
+
 	mu       sync.Mutex
 	backends []*member // in the order of the targets
 	leaving  []*backend
 	ended    bool // Close was called
+
+	_    [64]byte     // what stands before is read by every request
+	held atomic.Int64 // requests that may be between two attempts
 }
 
 // member is a back end with what may change about it.
@@ -70,7 +76,7 @@ func New(cfg Config) (*Pool, error) {
 	if cfg.Sticky != nil {
 		bad = append(bad, cfg.Sticky.check()...)
 	}
-	eps, wrong := parseTargets(cfg.Targets, cfg.Transport != nil)
+	eps, wrong := parseTargets(cfg.Targets, cfg.Transport != nil, cfg.checkKind())
 	bad = append(bad, wrong...)
 	if err := bad.err(); err != nil {
 		return nil, err
@@ -84,7 +90,9 @@ func New(cfg Config) (*Pool, error) {
 		hosts:    slices.Clone(cfg.Hosts),
 		observer: cfg.Observer,
 		logger:   cfg.Logger,
+		checks:   cfg.checkKind(),
 		epoch:    time.Now(),
+		known:    make(chan struct{}),
 	}
 	if p.logger == nil {
 		p.logger = slog.New(slog.DiscardHandler)
@@ -118,14 +126,18 @@ func New(cfg Config) (*Pool, error) {
 	return p, nil
 }
 
-// RoundTrip implements http.RoundTripper.
+// RoundTrip implements http.RoundTripper. If what Config has it call panics, that
+// goes on to the caller, and nothing of the request is left. What runs in
+// goroutines of the Pool's own has nobody to recover for it: a panic of Dial, of a
+// function of TLS, of Check.Expect, of a tripper of Transport in a check or of the
+// Resolver ends the program, and so may one of Observer.State.
 func (p *Pool) RoundTrip(req *http.Request) (*http.Response, error) {
-	return p.roundTrip(req, false, recordFrom(req.Context()))
-}
-
-// roundTripOwned is RoundTrip for a request that may be changed.
-func (p *Pool) roundTripOwned(req *http.Request, rec *record) (*http.Response, error) {
-	return p.roundTrip(req, true, rec)
+	if err := p.refuse(req); err != nil {
+		return nil, err
+	}
+	c := &callCopy{req: *req, url: *req.URL}
+	c.req.URL = &c.url
+	return c.roundTrip(p, req, &c.req, recordFrom(req.Context()))
 }
 
 // now is the time since the Pool was made.
@@ -135,19 +147,31 @@ func (p *Pool) now() time.Duration { return time.Since(p.epoch) }
 // is connected to, keep their connections and their state of health. Requests
 // to those that go end undisturbed, and their connections are closed after
 // that. The error lists every problem, and nothing has changed then.
+//
+// Weight, Priority, Draining, MaxInFlight and Labels may change of a target that
+// stays. With [Config.Wrap] or [Config.Transport], whose trippers may have been
+// made for its Labels, other Labels make another back end of it.
 func (p *Pool) Update(targets []Target) error {
 	var bad problems
 	if len(targets) == 0 {
 		bad.add("Targets", "must have an element", 0)
 	}
-	eps, wrong := parseTargets(targets, p.cfg.Transport != nil)
+	eps, wrong := parseTargets(targets, p.cfg.Transport != nil, p.checks)
 	if err := append(bad, wrong...).err(); err != nil {
 		return err
 	}
 	return p.set(eps)
 }
 
+// set makes eps the back ends, and tells what that has changed once another
+// Update may come.
 func (p *Pool) set(eps []*endpoint) error {
+	events, err := p.replace(eps)
+	p.selector.tell(events)
+	return err
+}
+
+func (p *Pool) replace(eps []*endpoint) ([]event, error) {
 	p.update.Lock()
 	defer p.update.Unlock()
 	old := make(map[string]*member)
@@ -173,14 +197,14 @@ func (p *Pool) set(eps []*endpoint) error {
 			m.be = be
 			made = append(made, be)
 		}
-		m.peer = &Peer{ID: ep.ID, Weight: ep.Weight, Priority: ep.Priority, Draining: ep.Draining, Labels: ep.Labels, owner: m.be}
+		m.peer = &Peer{ID: ep.ID, Weight: ep.Weight, Priority: ep.Priority, Draining: ep.Draining, Labels: ep.Labels, load: m.be.load, owner: m.be}
 		members = append(members, m)
 	}
-	abandon := func(err error) error {
+	abandon := func(err error) ([]event, error) {
 		for _, be := range made {
 			be.close(err)
 		}
-		return err
+		return nil, err
 	}
 	if err := bad.err(); err != nil {
 		return abandon(err)
@@ -191,10 +215,15 @@ func (p *Pool) set(eps []*endpoint) error {
 		p.mu.Unlock()
 		return abandon(&Error{Kind: KindClosed, Err: errPoolClosed})
 	}
+	if len(p.backends) == 0 && len(members) > 0 {
+		close(p.known) // there are always some from now on
+	}
 	p.backends = members
 	var gone []*backend
 	for _, m := range members {
-		delete(old, m.ep.ID)
+		if o := old[m.ep.ID]; o != nil && o.be == m.be {
+			delete(old, m.ep.ID)
+		}
 	}
 	for _, o := range old {
 		gone = append(gone, o.be)
@@ -208,14 +237,14 @@ func (p *Pool) set(eps []*endpoint) error {
 	for i, m := range members {
 		peers[i] = m.peer
 	}
-	p.selector.set(peers)
+	events := p.selector.replace(peers)
 	if p.checker != nil {
 		p.checker.set(peers)
 	}
 	for _, be := range gone {
 		be.drain()
 	}
-	return nil
+	return events, nil
 }
 
 // follow applies what the resolver says.
@@ -243,7 +272,7 @@ func (p *Pool) stateChanged(peer *Peer, old, now State, reason string) {
 	p.logger.LogAttrs(p.ctx, level, "upstream: back end is "+now.String(),
 		slog.String("backend", peer.ID), slog.String("was", old.String()), slog.String("reason", reason))
 	if p.observer.State != nil {
-		p.observer.State(StateChange{Target: be.ep.Target, Old: old, New: now, Reason: reason})
+		p.observer.State(StateChange{Target: be.target.Load().Target, Old: old, New: now, Reason: reason})
 	}
 }
 
@@ -282,8 +311,20 @@ func (p *Pool) sweep() {
 
 // Warm makes a connection to each back end that has none, or as many as
 // [Conns].MinIdle, so that the first requests do not wait for it. It returns
-// the errors of those where that failed.
+// the errors of those where that failed. Where there are none yet, because the
+// Resolver has not answered, it waits for that.
 func (p *Pool) Warm(ctx context.Context) error {
+	select {
+	case <-p.known:
+	default:
+		select {
+		case <-p.known:
+		case <-ctx.Done():
+			return contextError(ctx, "")
+		case <-p.ctx.Done():
+			return &Error{Kind: KindClosed, Err: errPoolClosed}
+		}
+	}
 	p.mu.Lock()
 	members := slices.Clone(p.backends)
 	p.mu.Unlock()
@@ -359,19 +400,19 @@ func (p *Pool) Shutdown(ctx context.Context) error {
 // counter of all requests would be a cache line that every one of them writes.
 const shutdownPoll = 10 * time.Millisecond
 
+// busy reports whether a request runs. One that is sent again goes from a back end
+// by way of held to a back end, so that looks in this order do not miss it.
 func (p *Pool) busy() bool {
-	for _, be := range p.all() {
-		if !be.idleNow() {
-			return true
-		}
+	onBackend := func() bool {
+		return slices.ContainsFunc(p.all(), func(be *backend) bool { return !be.idleNow() })
 	}
-	return false
+	return onBackend() || p.held.Load() > 0 || onBackend()
 }
 
 // Close closes all connections, which fails the requests that run, ends checks
 // and resolver, and waits for the Pool's goroutines. It may be called twice.
 // What was passed in Config is not closed, but for the trippers that
-// Config.Transport made.
+// Config.Transport made, and their idle connections.
 func (p *Pool) Close() error {
 	p.closed.Store(true)
 	p.mu.Lock()

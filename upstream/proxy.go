@@ -41,11 +41,11 @@ type ProxyConfig struct {
 	Forwarded Forwarded
 
 	// Protect names request fields that a client may not take away by naming
-	// them in Connection, nor supply in another spelling (X_User for X-User): those
-	// that handlers outside of the proxy set for back ends to believe. A name may
-	// end in "*". Forwarding, tracing and credential fields, X-Auth-*, X-Remote-*
-	// and Remote-* are protected always. A handler that sets such a field for some
-	// requests must delete it from all others, as ever.
+	// them in Connection, nor supply in another spelling (X_User for X-User) or as a
+	// trailer: those that handlers outside of the proxy set for back ends to
+	// believe. A name may end in "*". Forwarding, tracing and credential fields,
+	// X-Auth-*, X-Remote-* and Remote-* are protected always. A handler that sets
+	// such a field for some requests must delete it from all others, as ever.
 	Protect []string
 
 	// Rewrite, if set, changes the outgoing request, after hop-by-hop fields
@@ -53,20 +53,36 @@ type ProxyConfig struct {
 	// fields of Forwarded are added. In must not be changed, and no element of a
 	// value in Out.Header in place. It may replace Out; unless that is derived from
 	// the old one, ends with In are then the hook's to arrange.
+	//
+	// A Host that it sets is sent, unless the target has a Target.Host: In.Host is
+	// the client's, and empty is the target's own. With HostAuto Out.Host is
+	// "upstream.invalid" before that, as Out.URL.Host is, where the target is still
+	// to be chosen.
 	Rewrite func(*httputil.ProxyRequest)
 
 	// ModifyResponse, if set, changes the response, whose hop-by-hop fields
 	// are removed already. An error refuses it: it goes to ErrorHandler as it is if
-	// it has HTTPStatus and Code, and otherwise within an [Error].
+	// it has HTTPStatus and Code, and otherwise within an [Error]. The body of a 101
+	// is an io.ReadWriteCloser; what takes its place must be one too, and have a
+	// CloseWrite if one end is to close its half without the other's. One that puts
+	// another body there sets Content-Length, or deletes it and sets ContentLength to
+	// -1: more than it says is not sent, but broken off.
+	//
+	// A response that has no Content-Type after it, and gets none from a handler
+	// outside of the proxy, goes out without. With ReverseProxy the server guesses
+	// at one from the first bytes of the body.
 	ModifyResponse func(*http.Response) error
 
 	// ErrorHandler answers a request that has no response. The error has
 	// HTTPStatus and Code; it is an [*Error], or what a Transport or the cause of
-	// the request's context says if that has both. Retry-After and, if it is on,
-	// Proxy-Status are set already. Nil is [WriteError].
+	// the request's context says if that has both. Retry-After, for an Error and for
+	// others with a method RetryAfter() time.Duration, is set already, and so is, if
+	// it is on, Proxy-Status, for an Error only. Nil is [WriteError].
 	//
 	// An error after the response has begun is a panic with
 	// http.ErrAbortHandler, so that the client sees that it is not whole.
+	// A response of gRPC over HTTP/2 that the client's own grpc-timeout ends has
+	// DEADLINE_EXCEEDED in its trailers instead.
 	ErrorHandler func(http.ResponseWriter, *http.Request, error)
 
 	// MaxBody is the largest request body in bytes. Above it the answer is 413:
@@ -85,9 +101,11 @@ type ProxyConfig struct {
 	Upgrade []string
 
 	// MaxInterim is how many informational responses (1xx) a back end may send
-	// before the final one. They are passed on, but not to HTTP/1.0 clients.
-	// Zero is 5; one more is an error. Negative passes on none and counts none,
-	// which saves two allocations for each request.
+	// before the final one. Zero is 5; one more is an error. Each attempt that a
+	// [Pool] makes may have so many. They are passed on as they come, but not to
+	// HTTP/1.0 clients and of all attempts no more than of one; after the first,
+	// unless it is a 100, the request is sent to no other back end. Negative passes
+	// on none and counts none, which saves an allocation for each request.
 	MaxInterim int
 
 	// FlushInterval is how long written bytes of a response may wait to be
@@ -102,8 +120,9 @@ type ProxyConfig struct {
 	BufferPool httputil.BufferPool
 
 	// ProxyStatus is the name under which Proxy-Status (RFC 9209) is added to
-	// responses, a token; it says what went wrong in a few fixed words and names no
-	// back end. Empty adds none.
+	// responses, a token, in quotes where it does not begin with a letter; it says
+	// what went wrong in a few fixed words and names no back end. Empty adds none.
+	// Nor has an answer to an error that is no [Error] one.
 	ProxyStatus string
 
 	// Done, if set, is called when a request is over, also if it ends in a
@@ -142,20 +161,27 @@ const (
 
 // Proxy passes requests on to the back ends behind a RoundTripper, and their
 // responses back. It is safe for concurrent use and has nothing to close.
+//
+// A connection over HTTP/1.0 ends with its first response. Such a request may have
+// had a Transfer-Encoding, which net/http removes unseen, and what follows it would
+// be a request here and a body elsewhere (RFC 9112 section 6.1).
+//
+// A response field that is in the header already, because a handler outside of
+// the Proxy has put it there, stays, and the back end's of that name is dropped:
+// an ID, a security policy, Cache-Control. [httputil.ReverseProxy] sends both. Of
+// fields that are lists (Set-Cookie, Vary, Link and the like) both are sent here
+// too, and of those that describe the body or the resource (Content-Type, Etag,
+// Location and the like) only the back end's.
 type Proxy struct {
 	cfg       ProxyConfig
-	owned     ownedTripper // Transport, if it is a Pool
+	owned     *Pool // Transport, if it is a Pool: it may do with the request as it likes
 	target    *url.URL
 	rewriter  *rewriter
 	forwarder *forwarder
 	protected protected
 	buffers   bufferPool
-}
-
-// ownedTripper is what a [Pool] is to a Proxy: a RoundTripper that may do with
-// the request as it likes and puts what it knows into the record.
-type ownedTripper interface {
-	roundTripOwned(*http.Request, *record) (*http.Response, error)
+	streams   streams
+	traceKey  any // of net/http/httptrace
 }
 
 // NewProxy returns a Proxy. The error lists every field that is wrong.
@@ -169,10 +195,11 @@ func NewProxy(cfg ProxyConfig) (*Proxy, error) {
 		rewriter:  newRewriter(cfg.URI, &bad),
 		protected: newProtected(cfg.Protect),
 		buffers:   bufferPool{given: cfg.BufferPool},
+		traceKey:  traceKey(),
 	}
 	if cfg.Target != "" {
 		if u, err := parseProxyTarget(cfg.Target); err != nil {
-			bad.add("Target", err.Error(), fmt.Sprintf("%q", redacted(cfg.Target)))
+			bad.add("Target", err.Error(), redacted(cfg.Target))
 		} else {
 			p.target = u
 		}
@@ -217,8 +244,11 @@ func NewProxy(cfg ProxyConfig) (*Proxy, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.ProxyStatus != "" {
+		cfg.ProxyStatus = proxyStatusName(cfg.ProxyStatus)
+	}
 	p.cfg = cfg
-	p.owned, _ = cfg.Transport.(ownedTripper)
+	p.owned, _ = cfg.Transport.(*Pool)
 	return p, nil
 }
 
@@ -245,6 +275,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer x.finish()
 	x.serve()
+	x.returned = true
 }
 
 // Handler returns a handler that passes on the requests for which

@@ -69,7 +69,7 @@ func TestProxyAllocs(t *testing.T) {
 		cfg upstream.ProxyConfig
 		max float64
 	}{
-		"default":    {upstream.ProxyConfig{}, 8},
+		"default":    {upstream.ProxyConfig{}, 7},
 		"no interim": {upstream.ProxyConfig{MaxInterim: -1}, 6},
 	} {
 		test.cfg.Transport, test.cfg.Target = tripper, "http://b"

@@ -62,6 +62,9 @@ func TestErrorAnswers(t *testing.T) {
 		{&net.OpError{Op: "write", Err: syscall.EPIPE}, 502, "upstream_write", "", "connection_terminated", "14"},
 		{errors.New(`net/http: HTTP/1.x transport connection broken: malformed HTTP response "x"`), 502, "upstream_bad_response", "", "http_protocol_error", "13"},
 		{openError{}, 503, "breaker_open", "", "", "14"},
+		{openUntil{}, 503, "breaker_open", "30", "", "14"},
+		{&upstream.Error{Kind: upstream.KindGate, Err: openUntil{}}, 503, "upstream_gate", "30", "destination_unavailable", "14"},
+		{&upstream.Error{Kind: upstream.KindGate, RetryAfter: 7 * time.Second, Err: openUntil{}}, 503, "upstream_gate", "7", "destination_unavailable", "14"},
 	} {
 		p := failing(t, upstream.ProxyConfig{ProxyStatus: "us"}, test.err)
 		w := serve(p, request("GET", "/", nil))
@@ -89,6 +92,29 @@ type openError struct{}
 func (openError) Error() string   { return "open" }
 func (openError) HTTPStatus() int { return 503 }
 func (openError) Code() string    { return "breaker_open" }
+
+// openUntil says when another try makes sense, too.
+type openUntil struct{ openError }
+
+func (openUntil) RetryAfter() time.Duration { return 29*time.Second + 1 }
+func (openUntil) NotSent() bool             { return true }
+
+// What a tripper of Config.Wrap says about another try gets to the client, and to
+// the caller of a Pool.
+func TestRetryAfterOfWrap(t *testing.T) {
+	pool := newPool(t, upstream.Config{Targets: []upstream.Target{{URL: "http://a"}}, Wrap: func(upstream.Target, http.RoundTripper) (http.RoundTripper, error) {
+		return tripperFunc(func(*http.Request) (*http.Response, error) { return nil, openUntil{} }), nil
+	}})
+	w := serve(newProxy(t, upstream.ProxyConfig{Transport: pool}), request("GET", "/", nil))
+	if got := w.Header()["Retry-After"]; w.Code != 503 || !slices.Equal(got, []string{"30"}) {
+		t.Errorf("status %d, Retry-After %q", w.Code, got)
+	}
+	req, _ := http.NewRequestWithContext(t.Context(), "GET", "http://a", nil)
+	_, err := pool.RoundTrip(req)
+	if e, ok := errors.AsType[*upstream.Error](err); !ok || e.RetryAfter != 29*time.Second+1 {
+		t.Errorf("got %v", err)
+	}
+}
 
 // gRPC-Web and others are answered as everybody is.
 func TestNotGRPC(t *testing.T) {
@@ -266,23 +292,125 @@ func TestProxyStatusReceived(t *testing.T) {
 	})
 }
 
+// Proxy-Status says what the back end has sent, whatever a hook makes of it, under
+// a name that is an item of a structured field, which a token of HTTP need not be.
+func TestProxyStatusName(t *testing.T) {
+	for name, want := range map[string]string{"us": "us", "*us": "*us", "Edge.1": "Edge.1", "1edge": `"1edge"`, "-x": `"-x"`, "10.0.0.1": `"10.0.0.1"`} {
+		p := newProxy(t, upstream.ProxyConfig{
+			ProxyStatus: name, Target: "http://b",
+			ModifyResponse: func(res *http.Response) error { res.StatusCode = 202; return nil },
+			Transport:      tripperFunc(func(*http.Request) (*http.Response, error) { return response(404, ""), nil }),
+		})
+		w := serve(p, request("GET", "/", nil))
+		if got := w.Header()["Proxy-Status"]; w.Code != 202 || !slices.Equal(got, []string{want + "; received-status=404"}) {
+			t.Errorf("%s: status %d, %q", name, w.Code, got)
+		}
+		w = serve(failing(t, upstream.ProxyConfig{ProxyStatus: name}, io.EOF), request("GET", "/", nil))
+		if got := w.Header()["Proxy-Status"]; !slices.Equal(got, []string{want + "; error=connection_terminated"}) {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
 // gRPC's deadline is the context's, and is answered as one.
 func TestGRPCDeadline(t *testing.T) {
 	inBubbles(t, []memnet.Proto{memnet.HTTP2, memnet.H2C}, func(t *testing.T, p memnet.Proto) {
 		s := overHTTP(t, p, upstream.ProxyConfig{}, func(w http.ResponseWriter, r *http.Request) {
 			<-r.Context().Done()
 		})
-		req, _ := http.NewRequestWithContext(t.Context(), "POST", s.URL, strings.NewReader("call"))
-		req.Header.Set("Content-Type", "application/grpc")
-		req.Header.Set("Grpc-Timeout", "1500m")
 		start := time.Now()
-		res, err := s.Transport.RoundTrip(req)
-		if err != nil {
-			t.Fatal(err)
-		}
+		res := callGRPC(t, s, "POST")
 		res.Body.Close()
 		if time.Since(start).Round(time.Millisecond) != 1500*time.Millisecond || res.StatusCode != 200 || res.Header.Get("Grpc-Status") != "4" {
 			t.Errorf("after %v: %d, %v", time.Since(start), res.StatusCode, res.Header)
 		}
 	})
+}
+
+// A response that the deadline ends says so in its trailers, and not by a reset, of
+// which a client makes an internal error. What is not gRPC, whatever the request
+// says of itself, is broken off for all to see.
+func TestGRPCDeadlineInResponse(t *testing.T) {
+	plain := func(h http.Header) { h.Set("Content-Type", "application/grpc") }
+	for _, test := range []struct {
+		name, method, sent string
+		header             func(http.Header)
+		ends               bool
+	}{
+		{"header only", "POST", "", plain, true},
+		{"bytes", "POST", "bytes", plain, true},
+		{"announced", "POST", "bytes", func(h http.Header) { plain(h); h.Set("Trailer", "Grpc-Status, Grpc-Message") }, true},
+		{"another type", "POST", "bytes", func(h http.Header) { h.Set("Content-Type", "text/javascript") }, false},
+		{"another method", "GET", "bytes", plain, false},
+		{"a length", "POST", "bytes", func(h http.Header) { plain(h); h.Set("Content-Length", "1000") }, false},
+	} {
+		inBubbles(t, []memnet.Proto{memnet.HTTP2, memnet.H2C}, func(t *testing.T, p memnet.Proto) {
+			var recorded error
+			cfg := upstream.ProxyConfig{Done: func(_ *http.Request, r *upstream.Record) { recorded = r.Err }}
+			s := overHTTP(t, p, cfg, func(w http.ResponseWriter, r *http.Request) {
+				test.header(w.Header())
+				io.WriteString(w, test.sent)
+				http.NewResponseController(w).Flush()
+				<-r.Context().Done()
+			})
+			start := time.Now()
+			res := callGRPC(t, s, test.method)
+			got, err := io.ReadAll(res.Body)
+			if string(got) != test.sent || (err == nil) != test.ends || time.Since(start).Round(time.Millisecond) != 1500*time.Millisecond {
+				t.Errorf("%s: after %v: got %q, %v", test.name, time.Since(start), got, err)
+			}
+			if h := res.Trailer; test.ends && (h.Get("Grpc-Status") != "4" || h.Get("Grpc-Message") == "") || !test.ends && h.Get("Grpc-Status") != "" {
+				t.Errorf("%s: trailers %v", test.name, h)
+			}
+			synctest.Wait()
+			if e, ok := errors.AsType[*upstream.Error](recorded); !ok || e.Kind != upstream.KindDeadline {
+				t.Errorf("%s: recorded %v", test.name, recorded)
+			}
+		})
+	}
+}
+
+// callGRPC sends what says of itself that it is gRPC, with 1.5 s to answer it.
+func callGRPC(t *testing.T, s *memnet.Server, method string) *http.Response {
+	t.Helper()
+	req, _ := http.NewRequestWithContext(t.Context(), method, s.URL, strings.NewReader("call"))
+	req.Header.Set("Content-Type", "application/grpc")
+	req.Header.Set("Grpc-Timeout", "1500m")
+	res, err := s.Transport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
+// A back end of any Transport may reset the stream at the deadline that it was
+// told, before the timer here has run.
+func TestGRPCDeadlineByTheClock(t *testing.T) {
+	for _, test := range []struct {
+		after time.Duration
+		want  string
+	}{{time.Second - time.Millisecond, "14"}, {time.Second, "4"}} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newProxy(t, upstream.ProxyConfig{Target: "http://a", Transport: tripperFunc(func(*http.Request) (*http.Response, error) {
+				time.Sleep(test.after)
+				return nil, errors.New("stream error: stream ID 1; CANCEL; received from peer")
+			})})
+			w := serve(p, request("POST", "/", func(r *http.Request) {
+				r.Header.Set("Content-Type", "application/grpc")
+				*r = *r.WithContext(unhurried{t.Context(), time.Now().Add(time.Second)})
+			}))
+			if got := w.Header().Get("Grpc-Status"); got != test.want {
+				t.Errorf("after %v: status %q, want %q", test.after, got, test.want)
+			}
+		})
+	}
+}
+
+// A log has to say what was wrong with a request, and not only that something was.
+func TestRefusedSaysWhy(t *testing.T) {
+	var rec upstream.Record
+	serve(failing(t, upstream.ProxyConfig{Done: func(_ *http.Request, r *upstream.Record) { rec = *r }}, nil), request("GET", "/a/../b", nil))
+	if rec.Err == nil || rec.Err.Error() != "upstream: policy: The path has dot segments." {
+		t.Errorf("recorded %v", rec.Err)
+	}
 }

@@ -3,6 +3,7 @@ package upstream_test
 import (
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -31,6 +32,8 @@ func TestRequestFraming(t *testing.T) {
 		// what stands behind it reaches the back end.
 		{"2 TE in 1.0", "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked,
 			200, []string{"Content-Length: 0\r\n"}, []string{"hello", "Transfer-Encoding"}, false},
+		{"2 TE in 1.0, kept alive", "POST / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked,
+			200, []string{"Content-Length: 3\r\n", "\r\n\r\n5\r\n"}, []string{"hello", "Transfer-Encoding"}, false},
 		// upstream 3: any other coding is refused.
 		{"3 chunked, identity", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n" + chunked, 501, nil, nil, true},
 		{"3 xchunked", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n" + chunked, 501, nil, nil, true},
@@ -95,6 +98,37 @@ func TestRequestFraming(t *testing.T) {
 					if strings.Contains(sent, s) {
 						t.Errorf("%q is in %q", s, sent)
 					}
+				}
+			})
+		})
+	}
+}
+
+// upstream 2: the server hides the Transfer-Encoding of an HTTP/1.0 request. What
+// is behind such a request may be its body to the one in front, and so is never
+// read as another, however the first is answered.
+func TestHTTP10Closes(t *testing.T) {
+	const (
+		head     = "HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n"
+		smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\nX-Y: abcde\r\n\r\n0\r\n\r\n"
+	)
+	for name, request := range map[string]string{
+		"with a length":  "POST / " + head + "Content-Length: 4\r\n\r\n2c\r\n" + smuggled,
+		"of length 0":    "POST / " + head + "Content-Length: 0\r\n\r\n" + smuggled,
+		"without length": "GET / " + head + "\r\n" + smuggled,
+		"refused":        "GET /../x " + head + "\r\n" + smuggled,
+		"answered here":  "OPTIONS / " + head + "Max-Forwards: 0\r\n\r\n" + smuggled,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newRawBack(t, answers(okResponse))
+				s := serveProxy(t, memnet.HTTP1, b, upstream.ProxyConfig{})
+				got := talk(t, s, request)
+				if strings.Count(got, "HTTP/1.") != 1 || !slices.Equal(fields(got, "Connection"), []string{"close"}) {
+					t.Errorf("got %q", got)
+				}
+				if all := b.all(); strings.Contains(strings.Join(all, ""), "smuggled") {
+					t.Errorf("the back end got %q", all)
 				}
 			})
 		})

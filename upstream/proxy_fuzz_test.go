@@ -1,12 +1,15 @@
 package upstream
 
 import (
+	"math"
 	"net/http"
 	"net/textproto"
 	"net/url"
 	"strings"
 	"testing"
 	"time"
+
+	"example.com/plainware/internal/urlpath"
 )
 
 // No field that stays between two neighbours, and none that only a trusted peer
@@ -16,6 +19,9 @@ func FuzzRequestHeader(f *testing.F) {
 	f.Add("X_Forwarded_For", "1", "X.Real.Ip", "2")
 	f.Add("Te", "trailers", "Connection", "te")
 	f.Add("Upgrade", "h2c", "Http2-Settings", "x")
+	f.Add("Connection", "close", "Close", "1")
+	f.Add("Connection", "clo\u017fe, \u212aeep-alive", "clo\u017fe", "1")
+	f.Add("Connection", "\u212aeep-alive", "\u212aeep-alive", "1")
 	p, err := NewProxy(ProxyConfig{Transport: http.DefaultTransport, Protect: []string{"X-User", "X-Acme-*"}})
 	if err != nil {
 		f.Fatal(err)
@@ -47,13 +53,45 @@ func FuzzRequestHeader(f *testing.F) {
 				}
 			}
 		}
+		listed := strings.Split(strings.Join(in["Connection"], ","), ",")
 		p.responseHeader(in)
 		for name := range in {
-			if classOf(name) == fieldHop {
+			if class := classOf(name); class == fieldHop || class == fieldTE {
 				t.Errorf("%q comes back", name)
+			}
+			for _, token := range listed {
+				if named := textproto.CanonicalMIMEHeaderKey(textproto.TrimString(token)); named == name && named != "" && p.protected.removable(name) {
+					t.Errorf("%q comes back, and Connection lists it", name)
+				}
 			}
 		}
 	})
+}
+
+// The option that nearly every Connection has costs nothing.
+func TestConnectionOptionsCost(t *testing.T) {
+	g := newProtected(nil)
+	h := http.Header{"X-A": {"1"}}
+	for _, values := range [][]string{{"close"}, {"keep-alive"}, {"Keep-Alive, Close", "Upgrade"}} {
+		if n := testing.AllocsPerRun(100, func() {
+			c := readConnection(values, &g)
+			c.strip(h)
+		}); n != 0 {
+			t.Errorf("%q: %v allocations", values, n)
+		}
+	}
+}
+
+// A pause that is as long as a Duration can be is no number below zero.
+func TestRetryAfterLongest(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		math.MaxInt64: "9223372037", math.MaxInt64 / time.Second * time.Second: "9223372036",
+		time.Nanosecond: "1", time.Second: "1", time.Second + 1: "2",
+	} {
+		if got := retryAfter(&Error{Kind: KindGate, RetryAfter: d}); got != want {
+			t.Errorf("%v: Retry-After %q, want %q", d, got, want)
+		}
+	}
 }
 
 // A target that is not refused goes out as the bytes that came in; with a prefix
@@ -91,7 +129,7 @@ func FuzzTarget(f *testing.F) {
 				t.Fatalf("%q goes out as %q", target, sent)
 			}
 			decoded, err := url.PathUnescape(path)
-			if err != nil || dotSegments(decoded) || strings.ContainsRune(decoded, 0) {
+			if err != nil || urlpath.DotSegments(decoded) || strings.ContainsRune(decoded, 0) {
 				t.Fatalf("%q goes out as %q", target, sent)
 			}
 			if p == rules {

@@ -1,6 +1,8 @@
 package upstream_test
 
 import (
+	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httputil"
 	"net/netip"
@@ -8,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"example.com/plainware/internal/memnet"
 	"example.com/plainware/upstream"
@@ -93,6 +96,66 @@ func TestHopByHopResponse(t *testing.T) {
 	})
 }
 
+// upstream 36: what is an option of Connection is a name as well. In a response
+// net/http takes the option out before anybody else can see it.
+func TestConnectionOptionsAreNames(t *testing.T) {
+	got := exchangeHeaders(t, upstream.ProxyConfig{}, "Connection: CLOSE", "Close: 1", "X-One: 1")
+	if v := fields(got, "Close"); v != nil || fields(got, "X-One") == nil {
+		t.Errorf("the back end got %q", got)
+	}
+	inBubbles(t, memnet.Protos(), func(t *testing.T, p memnet.Proto) {
+		b := newRawBack(t, answers("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\nClose: 1\r\nKeep-Alive: 5\r\nX-One: 1\r\n\r\nok"))
+		res, _ := get(t, serveProxy(t, p, b, upstream.ProxyConfig{}), "/")
+		if res.Header["Close"] != nil || res.Header["Keep-Alive"] != nil || res.Header["X-One"] == nil {
+			t.Errorf("the client got %v", res.Header)
+		}
+	})
+}
+
+// upstream 36: names in Connection and fields may both be as many as the server
+// takes. What they cost is what they cost one by one, and not for each pair.
+func TestConnectionCost(t *testing.T) {
+	list := http.Header{"Connection": {strings.Repeat("z,", 40_000)}}
+	many := http.Header{}
+	for i := range 4_000 {
+		many[fmt.Sprintf("X%d", i)] = []string{""}
+	}
+	both := maps.Clone(many)
+	both["Connection"] = list["Connection"]
+	for direction, send := range map[string]func(http.Header){
+		"request": func(h http.Header) {
+			p := newProxy(t, upstream.ProxyConfig{Target: "http://b", Transport: tripperFunc(func(*http.Request) (*http.Response, error) {
+				return response(200, ""), nil
+			})})
+			serve(p, request("GET", "/", func(r *http.Request) { r.Header = h }))
+		},
+		"response": func(h http.Header) {
+			p := newProxy(t, upstream.ProxyConfig{Target: "http://b", Transport: tripperFunc(func(*http.Request) (*http.Response, error) {
+				res := response(200, "")
+				res.Header = maps.Clone(h)
+				return res, nil
+			})})
+			serve(p, request("GET", "/", nil))
+		},
+	} {
+		// The least of many: a busy machine makes some of them long, and of a long
+		// one more than of two short ones.
+		cost := func(h http.Header, rounds int, enough time.Duration) time.Duration {
+			least := time.Hour
+			for n := 0; n < rounds && least > enough; n++ {
+				start := time.Now()
+				send(h)
+				least = min(least, time.Since(start))
+			}
+			return least
+		}
+		apart := cost(list, 20, 0) + cost(many, 20, 0)
+		if together := cost(both, 50, 8*apart); together > 8*apart {
+			t.Errorf("%s: %v together, %v apart", direction, together, apart)
+		}
+	}
+}
+
 // upstream 16, 19: what has no place in HTTP/2 asks for nothing there, should a
 // server let it pass, and a Host beside :authority is not heard.
 func TestConnectionFieldsHTTP2(t *testing.T) {
@@ -157,6 +220,34 @@ func TestRewriteAfterRemoval(t *testing.T) {
 	for name, want := range map[string][]string{"X-Hook": {"hook"}, "X-Forwarded-For": {"203.0.113.9"}, "X-Forwarded-Host": nil, "X-Forwarded-Proto": {"http"}} {
 		if v := fields(got, name); !slices.Equal(v, want) {
 			t.Errorf("%s: %q, want %q", name, v, want)
+		}
+	}
+}
+
+// A field that a hook has set to nil is not sent, whether or not a trusted proxy
+// could have sent it and has, and one that came without a hook's doing is added to.
+func TestHookSetsNil(t *testing.T) {
+	names := []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Prefix", "Forwarded", "X-Real-Ip"}
+	for _, trusted := range [][]netip.Prefix{nil, {loopback}} {
+		for _, sent := range [][]string{nil, {"X-Forwarded-For", "192.0.2.1", "X-Forwarded-Prefix", "/outer", "Forwarded", "for=192.0.2.1"}} {
+			synctest.Test(t, func(t *testing.T) {
+				b := newRawBack(t, answers(okResponse))
+				s := serveProxy(t, memnet.HTTP1, b, upstream.ProxyConfig{
+					URI:       upstream.URI{StripPrefix: "/api"},
+					Forwarded: upstream.Forwarded{TrustedProxies: trusted, Standard: true, RealIP: true},
+					Rewrite: func(pr *httputil.ProxyRequest) {
+						for _, name := range names {
+							pr.Out.Header[name] = nil
+						}
+					},
+				})
+				get(t, s, "/api/x", sent...)
+				for _, name := range names {
+					if v := fields(b.one(t), name); v != nil {
+						t.Errorf("trusted %v, the client sends %q: %s: %q", trusted, sent, name, v)
+					}
+				}
+			})
 		}
 	}
 }
@@ -258,6 +349,30 @@ func TestHeaderMerge(t *testing.T) {
 		}
 		if v := res.Header["Content-Type"]; !slices.Equal(v, []string{"text/css"}) {
 			t.Errorf("Content-Type: %q", v)
+		}
+	})
+}
+
+// A response without Content-Type stays one: what the server would guess from its
+// body may be a type that runs scripts.
+func TestNoContentType(t *testing.T) {
+	inBubbles(t, memnet.Protos(), func(t *testing.T, p memnet.Proto) {
+		const html = "<html><script>alert(1)</script>"
+		for _, response := range []string{
+			"HTTP/1.1 200 OK\r\nX-Content-Type-Options: nosniff\r\nContent-Length: 31\r\n\r\n" + html,
+			"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1f\r\n" + html + "\r\n0\r\n\r\n",
+		} {
+			s := serveProxy(t, p, newRawBack(t, answers(response)), upstream.ProxyConfig{})
+			if res, body := get(t, s, "/"); body != html || res.Header["Content-Type"] != nil {
+				t.Errorf("%q, Content-Type %q", body, res.Header["Content-Type"])
+			}
+		}
+	})
+	// No empty field either.
+	synctest.Test(t, func(t *testing.T) {
+		s := serveProxy(t, memnet.HTTP1, newRawBack(t, answers(okResponse)), upstream.ProxyConfig{})
+		if got := talk(t, s, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); statusOf(got) != 200 || fields(got, "Content-Type") != nil {
+			t.Errorf("got %q", got)
 		}
 	})
 }
@@ -372,6 +487,31 @@ func TestForwardedFields(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A trusted proxy that adds to X-Forwarded-For and lets the X-Real-Ip of a client
+// pass vouches for the one and not for the other. What a hook says stands.
+func TestRealIP(t *testing.T) {
+	in := []string{"Connection: close", "X-Forwarded-For: 198.51.100.1, 203.0.113.9", "X-Real-Ip: 127.0.0.1", "X_Real_Ip: 127.0.0.1"}
+	clone := func(pr *httputil.ProxyRequest) { pr.Out = pr.Out.Clone(pr.Out.Context()) }
+	for name, test := range map[string]struct {
+		f       upstream.Forwarded
+		rewrite func(*httputil.ProxyRequest)
+		want    []string
+	}{
+		"trusted":           {upstream.Forwarded{RealIP: true, TrustedProxies: []netip.Prefix{loopback}}, nil, []string{"203.0.113.9"}},
+		"untrusted":         {upstream.Forwarded{RealIP: true}, nil, []string{"127.0.0.1"}},
+		"with Omit":         {upstream.Forwarded{RealIP: true, Omit: true, TrustedProxies: []netip.Prefix{loopback}}, nil, []string{"203.0.113.9"}},
+		"a hook's copy":     {upstream.Forwarded{RealIP: true, TrustedProxies: []netip.Prefix{loopback}}, clone, []string{"203.0.113.9"}},
+		"a hook's":          {upstream.Forwarded{RealIP: true, TrustedProxies: []netip.Prefix{loopback}}, rewriteHeader("X-Real-Ip", "192.0.2.1"), []string{"192.0.2.1"}},
+		"trusted, off":      {upstream.Forwarded{TrustedProxies: []netip.Prefix{loopback}}, nil, []string{"127.0.0.1"}},
+		"untrusted and off": {upstream.Forwarded{}, nil, nil},
+	} {
+		got := exchangeHeaders(t, upstream.ProxyConfig{Forwarded: test.f, Rewrite: test.rewrite}, in...)
+		if v := fields(got, "X-Real-Ip"); !slices.Equal(v, test.want) {
+			t.Errorf("%s: %q, want %q", name, v, test.want)
+		}
 	}
 }
 

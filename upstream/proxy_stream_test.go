@@ -7,7 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"maps"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -133,7 +136,7 @@ func TestTrailers(t *testing.T) {
 
 func testTrailers(t *testing.T, front, back memnet.Proto, path string) {
 	var got http.Header
-	s := frontOf(t, front, back, upstream.ProxyConfig{}, func(w http.ResponseWriter, r *http.Request) {
+	s := frontOf(t, front, back, upstream.ProxyConfig{Protect: []string{"X-User", "X-Acme-*"}}, func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
 		got = r.Trailer
 		h := w.Header()
@@ -160,7 +163,10 @@ func testTrailers(t *testing.T, front, back memnet.Proto, path string) {
 		h.Set("Authorization", "secret")
 	})
 	req, _ := http.NewRequestWithContext(t.Context(), "POST", s.URL+path, io.MultiReader(strings.NewReader("call")))
-	req.Trailer = http.Header{"X-Sum": {"42"}, "X-Forwarded-For": {"192.0.2.1"}}
+	// upstream 37, 40, 41: nor can a trailer say who the client is.
+	req.Trailer = http.Header{"X-Sum": {"42"}, "X_plain": {"43"}, "X-Forwarded-For": {"192.0.2.1"}, "X-User": {"admin"}, "X-Acme-Role": {"admin"},
+		"X_user": {"admin"}, "X_forwarded_for": {"192.0.2.1"}, "X_auth_user": {"admin"}, "X_beside": {"admin"}}
+	req.Header.Set("X-Beside", "user")
 	req.Header.Set("Te", "trailers")
 	res, err := s.Transport.RoundTrip(req)
 	if err != nil {
@@ -183,9 +189,35 @@ func testTrailers(t *testing.T, front, back memnet.Proto, path string) {
 	if res.Trailer.Get("Authorization") != "" {
 		t.Errorf("trailer %v", res.Trailer)
 	}
-	if !slices.Equal(got["X-Sum"], []string{"42"}) || got["X-Forwarded-For"] != nil {
+	if sent := (http.Header{"X-Sum": {"42"}, "X_plain": {"43"}}); !maps.EqualFunc(got, sent, slices.Equal) {
 		t.Errorf("the back end got the trailer %v", got)
 	}
+}
+
+// The trailers that a layer outside announces are sent as well, and one that the
+// back end announces too is sent once.
+func TestTrailersOfOuterLayer(t *testing.T) {
+	inBubbles(t, memnet.Protos(), func(t *testing.T, p memnet.Proto) {
+		h := newProxy(t, upstream.ProxyConfig{Target: "http://b", Transport: tripperFunc(func(r *http.Request) (*http.Response, error) {
+			res := response(200, "body")
+			res.ContentLength, res.Trailer = -1, http.Header{"X-Back": {"1"}, "X-Both": {"2"}}
+			return res, nil
+		})})
+		s := memnet.Serve(t, p, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Trailer", "X-Outer, X-Both")
+			h.ServeHTTP(w, r)
+			w.Header().Set("X-Outer", "3")
+		})})
+		res, err := s.Client.Get(s.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		io.Copy(io.Discard, res.Body)
+		if want := (http.Header{"X-Back": {"1"}, "X-Both": {"2"}, "X-Outer": {"3"}}); !maps.EqualFunc(res.Trailer, want, slices.Equal) {
+			t.Errorf("trailer %v", res.Trailer)
+		}
+	})
 }
 
 // A conversation in both directions at once, which HTTP/2 is for and HTTP/1.1
@@ -584,4 +616,157 @@ func TestMaxResponse(t *testing.T) {
 			t.Errorf("%d bytes, %v", n, err)
 		}
 	})
+}
+
+// A hook may make a body longer, and its length too, but not than MaxResponse,
+// whatever it is that writes it.
+func TestMaxResponseOfHook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProxy(t, upstream.ProxyConfig{Target: "http://b", MaxResponse: 1000,
+			ModifyResponse: func(res *http.Response) error {
+				res.Body, res.ContentLength = &inParts{[]writeAt{{1500, 0}, {500, time.Hour}}, io.EOF}, 2000
+				res.Header.Set("Content-Length", "2000")
+				return nil
+			},
+			Transport: tripperFunc(func(*http.Request) (*http.Response, error) { return response(200, "short"), nil })})
+		w := &writeLog{ResponseRecorder: httptest.NewRecorder(), began: time.Now()}
+		defer func() {
+			if v := recover(); v != http.ErrAbortHandler || len(w.writes) != 0 {
+				t.Errorf("panic %v, writes %v", v, w.writes)
+			}
+		}()
+		p.ServeHTTP(w, request("GET", "/", nil))
+	})
+}
+
+// A body that does not fit the head is a hook's mistake, or that of a layer
+// outside. It is logged, and not taken for a client that has left; nor does it
+// count against the back end.
+func TestBodyDoesNotFitHead(t *testing.T) {
+	longer := func(res *http.Response) error {
+		res.Body = io.NopCloser(strings.NewReader(strings.Repeat("longer", 20000)))
+		return nil
+	}
+	status := func(h http.Handler, code int) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(statusWriter{w, code}, r) })
+	}
+	for name, test := range map[string]struct {
+		modify   func(*http.Response) error
+		interval time.Duration
+		code     int
+	}{
+		"length": {longer, 0, 200}, "length, flushed": {longer, -1, 200}, "no body": {nil, 0, 304},
+	} {
+		inBubbles(t, memnet.Protos(), func(t *testing.T, p memnet.Proto) {
+			n := newLAN(t)
+			n.add("a", func(_ *origin, _ int, c *memnet.Conn) {
+				br := bufio.NewReader(c)
+				if _, err := http.ReadRequest(br); err == nil {
+					io.WriteString(c, okAnswer)
+				}
+				io.Copy(io.Discard, br)
+			})
+			pool := n.pool(upstream.Config{}, "a")
+			var log bytes.Buffer
+			var rec upstream.Record
+			h := newProxy(t, upstream.ProxyConfig{Transport: pool, ModifyResponse: test.modify, FlushInterval: test.interval,
+				Logger: slog.New(slog.NewTextHandler(&log, nil)), Done: func(_ *http.Request, r *upstream.Record) { rec = *r }})
+			s := memnet.Serve(t, p, &http.Server{Handler: status(h, test.code)})
+			req, _ := http.NewRequestWithContext(t.Context(), "GET", s.URL, nil)
+			if res, err := s.Transport.RoundTrip(req); err == nil {
+				if test.modify != nil {
+					if body, err := io.ReadAll(res.Body); err == nil {
+						t.Errorf("%s: the client got %d bytes", name, len(body))
+					}
+				}
+				res.Body.Close()
+			}
+			synctest.Wait()
+			if e, _ := errors.AsType[*upstream.Error](rec.Err); e == nil || e.Kind != upstream.KindBadResponse || e.Backend != "a" {
+				t.Errorf("%s: recorded %v", name, rec.Err)
+			}
+			if strings.Count(log.String(), "response broken off") != 1 {
+				t.Errorf("%s: logged %q", name, &log)
+			}
+			for st := range pool.Backends() {
+				if st.Failed() != 0 {
+					t.Errorf("%s: the back end has failed %d times", name, st.Failed())
+				}
+			}
+		})
+	}
+}
+
+// statusWriter answers with another status than it is told.
+type statusWriter struct {
+	http.ResponseWriter
+	code int
+}
+
+func (w statusWriter) WriteHeader(int)             { w.ResponseWriter.WriteHeader(w.code) }
+func (w statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// A writer with a FlushError that finds nothing to flush below it is one that
+// cannot flush, and not a client that has left.
+func TestFlushNotSupported(t *testing.T) {
+	p := newProxy(t, upstream.ProxyConfig{Target: "http://b", Transport: tripperFunc(func(*http.Request) (*http.Response, error) {
+		res := response(200, "")
+		res.Body, res.ContentLength = &inParts{[]writeAt{{3, 0}, {2, 0}}, io.EOF}, -1
+		return res, nil
+	})})
+	w := httptest.NewRecorder()
+	p.ServeHTTP(flushForwarder{struct{ http.ResponseWriter }{w}}, request("GET", "/", nil))
+	if w.Code != 200 || w.Body.String() != "xxxxx" {
+		t.Errorf("status %d, %q", w.Code, w.Body)
+	}
+	// Other errors are not passed over, where the method is found by Unwrap too.
+	for name, w := range map[string]http.ResponseWriter{"itself": failingFlush{w}, "below": unwrapper{failingFlush{w}}} {
+		func() {
+			defer func() {
+				if v := recover(); v != http.ErrAbortHandler {
+					t.Errorf("%s: panic %v", name, v)
+				}
+			}()
+			p.ServeHTTP(w, request("GET", "/", nil))
+		}()
+	}
+}
+
+// flushForwarder flushes what is below it, if that can.
+type flushForwarder struct{ http.ResponseWriter }
+
+func (w flushForwarder) FlushError() error {
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+type failingFlush struct{ http.ResponseWriter }
+
+func (failingFlush) FlushError() error { return io.ErrClosedPipe }
+
+// A status that cannot be that of a final response is that of a back end, by name.
+func TestBadStatusNamesBackend(t *testing.T) {
+	for name, cfg := range map[string]struct {
+		answer string
+		modify func(*http.Response) error
+	}{
+		"back end's": {"HTTP/1.1 099 Odd\r\nContent-Length: 0\r\n\r\n", nil},
+		"hook's":     {okAnswer, func(res *http.Response) error { res.StatusCode = 1000; return nil }},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newLAN(t)
+			n.add("a", func(_ *origin, _ int, c *memnet.Conn) {
+				br := bufio.NewReader(c)
+				if _, err := http.ReadRequest(br); err == nil {
+					io.WriteString(c, cfg.answer)
+				}
+				io.Copy(io.Discard, br)
+			})
+			var rec upstream.Record
+			w := serve(newProxy(t, upstream.ProxyConfig{Transport: n.pool(upstream.Config{}, "a"), ModifyResponse: cfg.modify,
+				Done: func(_ *http.Request, r *upstream.Record) { rec = *r }}), request("GET", "/", nil))
+			if e, _ := errors.AsType[*upstream.Error](rec.Err); w.Code != 502 || e == nil || e.Kind != upstream.KindBadResponse || e.Backend != "a" {
+				t.Errorf("%s: status %d, %v", name, w.Code, rec.Err)
+			}
+		})
+	}
 }

@@ -2,9 +2,11 @@ package upstream_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"net/http/httputil"
 	"net/netip"
 	"strings"
 	"testing"
@@ -40,7 +42,7 @@ func TestProxyConfig(t *testing.T) {
 		t.Fatal("no error")
 	}
 	for _, want := range []string{
-		"upstream: Transport: ", "upstream: Target: ", "upstream: Host: ", "upstream: Upgrade: must be protocol names", "upstream: Upgrade: must not be",
+		"upstream: Transport: ", `upstream: Target: must begin with http:// or https:// (got "ftp://user:xxxxx@b")`, "upstream: Host: ", "upstream: Upgrade: must be protocol names", "upstream: Upgrade: must not be",
 		"upstream: ProxyStatus: ", "upstream: Protect: ", "upstream: Forwarded.Via: ", "upstream: Forwarded.TrustedProxies: ",
 		"upstream: URI.StripPrefix: ", "upstream: URI.AddPrefix: ", "upstream: URI.Query: ",
 		"upstream: URI.Rules[0]: ", "upstream: URI.Rules[1]: ", "upstream: URI.Rules[2].Exact: ", "upstream: URI.Rules[2].To: ",
@@ -48,6 +50,12 @@ func TestProxyConfig(t *testing.T) {
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in\n%v", want, err)
+		}
+	}
+	for range 20 { // in the same order each time
+		_, again := upstream.NewProxy(upstream.ProxyConfig{URI: upstream.URI{StripPrefix: "api", AddPrefix: "//x"}})
+		if s := again.Error(); strings.Index(s, "StripPrefix") > strings.Index(s, "AddPrefix") {
+			t.Fatalf("got %v", again)
 		}
 	}
 	if strings.Contains(err.Error(), "secret") {
@@ -138,4 +146,34 @@ func TestRecord(t *testing.T) {
 			t.Errorf("record %+v", rec)
 		}
 	})
+}
+
+// upstream 86: an access log does not take a panic for a success, and the panic
+// goes on as it was.
+func TestRecordPanic(t *testing.T) {
+	answer := tripperFunc(func(r *http.Request) (*http.Response, error) { return response(200, "x"), nil })
+	for name, test := range map[string]struct {
+		cfg   upstream.ProxyConfig
+		value any
+	}{
+		"Rewrite":        {upstream.ProxyConfig{Transport: answer, Rewrite: func(*httputil.ProxyRequest) { panic("Rewrite") }}, "Rewrite"},
+		"ModifyResponse": {upstream.ProxyConfig{Transport: answer, ModifyResponse: func(*http.Response) error { panic(http.ErrAbortHandler) }}, http.ErrAbortHandler},
+		"Transport":      {upstream.ProxyConfig{Transport: tripperFunc(func(*http.Request) (*http.Response, error) { panic("Transport") })}, "Transport"},
+	} {
+		var rec upstream.Record
+		test.cfg.Target = "http://b"
+		test.cfg.Done = func(_ *http.Request, r *upstream.Record) { rec = *r }
+		p := newProxy(t, test.cfg)
+		func() {
+			defer func() {
+				if v := recover(); v != test.value {
+					t.Errorf("%s: recovered %v", name, v)
+				}
+			}()
+			serve(p, request("GET", "/", nil))
+		}()
+		if e, ok := errors.AsType[*upstream.Error](rec.Err); !ok || e.Kind != 0 || rec.Status != 0 {
+			t.Errorf("%s: status %d, %v", name, rec.Status, rec.Err)
+		}
+	}
 }

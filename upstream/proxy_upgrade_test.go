@@ -2,7 +2,9 @@ package upstream_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -243,3 +245,116 @@ func TestUpgradeCancelled(t *testing.T) {
 		}
 	})
 }
+
+// ModifyResponse may take the place of a tunnel's back end; what it puts there
+// has to be one.
+func TestUpgradeModified(t *testing.T) {
+	tunnel := func(t *testing.T, modify func(*http.Response) error) (s *memnet.Server, b *rawBack, rec *upstream.Record) {
+		b = newRawBack(t, func(c *rawConn) {
+			c.head()
+			c.send(switching + "back")
+			io.Copy(io.Discard, c)
+		})
+		rec = new(upstream.Record)
+		return serveProxy(t, memnet.HTTP1, b, upstream.ProxyConfig{ModifyResponse: modify, Done: func(_ *http.Request, r *upstream.Record) { *rec = *r }}), b, rec
+	}
+	synctest.Test(t, func(t *testing.T) {
+		wrapper := &upperTunnel{}
+		s, b, _ := tunnel(t, func(res *http.Response) error {
+			wrapper.ReadWriteCloser = res.Body.(io.ReadWriteCloser)
+			res.Body = wrapper
+			return nil
+		})
+		c, err := s.Listener.Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(c, upgradeRequest)
+		br := bufio.NewReader(c)
+		http.ReadResponse(br, nil)
+		got := make([]byte, 4)
+		if _, err := io.ReadFull(br, got); string(got) != "BACK" {
+			t.Errorf("got %q, %v", got, err)
+		}
+		c.Close()
+		synctest.Wait()
+		if !wrapper.closed || b.connections() != 0 {
+			t.Errorf("closed %v, %d connections", wrapper.closed, b.connections())
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		s, b, rec := tunnel(t, func(res *http.Response) error {
+			res.Body = io.NopCloser(res.Body)
+			return nil
+		})
+		got := talk(t, s, upgradeRequest)
+		synctest.Wait()
+		if e, _ := errors.AsType[*upstream.Error](rec.Err); statusOf(got) != 502 || e == nil || e.Kind != upstream.KindUpgrade || b.connections() != 0 {
+			t.Errorf("got %q, %v, %d connections", got, rec.Err, b.connections())
+		}
+	})
+}
+
+// upstream 86: what ModifyResponse has put there may panic in either direction.
+// Whoever recovers gets it, and both connections are closed.
+func TestUpgradePanics(t *testing.T) {
+	for _, read := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newRawBack(t, func(c *rawConn) {
+				c.head()
+				c.send(switching)
+				io.Copy(io.Discard, c)
+			})
+			h := newProxy(t, upstream.ProxyConfig{Target: "http://backend.test", Transport: b.transport, ModifyResponse: func(res *http.Response) error {
+				res.Body = &panicTunnel{res.Body.(io.ReadWriteCloser), read}
+				return nil
+			}})
+			recovered := make(chan any, 1)
+			s := memnet.Serve(t, memnet.HTTP1, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				defer func() { recovered <- recover() }()
+				h.ServeHTTP(w, r)
+			})})
+			talk(t, s, upgradeRequest+"early")
+			if v := <-recovered; v != "tunnel" {
+				t.Errorf("read %v: recovered %v", read, v)
+			}
+			synctest.Wait()
+			if b.connections() != 0 {
+				t.Errorf("read %v: %d connections", read, b.connections())
+			}
+		})
+	}
+}
+
+// panicTunnel panics when it is read from, or else when it is written to.
+type panicTunnel struct {
+	io.ReadWriteCloser
+	read bool
+}
+
+func (p *panicTunnel) Read(b []byte) (int, error) {
+	if p.read {
+		panic("tunnel")
+	}
+	return p.ReadWriteCloser.Read(b)
+}
+
+func (p *panicTunnel) Write(b []byte) (int, error) {
+	if !p.read {
+		panic("tunnel")
+	}
+	return p.ReadWriteCloser.Write(b)
+}
+
+type upperTunnel struct {
+	io.ReadWriteCloser
+	closed bool
+}
+
+func (u *upperTunnel) Read(p []byte) (int, error) {
+	n, err := u.ReadWriteCloser.Read(p)
+	copy(p, bytes.ToUpper(p[:n]))
+	return n, err
+}
+
+func (u *upperTunnel) Close() error { u.closed = true; return u.ReadWriteCloser.Close() }

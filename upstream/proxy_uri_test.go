@@ -54,6 +54,8 @@ func TestTarget(t *testing.T) {
 		"/a#b":             "400",
 		"/a?b#c":           "400",
 		"/a%00b":           "400",
+		"/a?b=%00":         "400",
+		"/a?b=%2500":       "GET /a?b=%2500",
 		"/a\x01b":          "400",
 		"/a?b=\x7f":        "400",
 		"/a b":             "400",
@@ -79,7 +81,7 @@ func TestTarget(t *testing.T) {
 
 // upstream 51, 52: HTTP/2 has no request line that could break.
 func TestTargetHTTP2(t *testing.T) {
-	for _, target := range []string{"/a#b", "/a b", "/a?b c", "/a%00", "/..", "*"} {
+	for _, target := range []string{"/a#b", "/a b", "/a?b c", "/a%00", "/a?b=c%00d", "/..", "*"} {
 		p := newProxy(t, upstream.ProxyConfig{Target: "http://b", Transport: tripperFunc(func(*http.Request) (*http.Response, error) {
 			t.Errorf("%q is sent", target)
 			return response(200, ""), nil
@@ -292,5 +294,23 @@ func TestRewriteURL(t *testing.T) {
 	got := line(t, upstream.ProxyConfig{Rewrite: func(pr *httputil.ProxyRequest) { pr.SetURL(b) }}, "GET", "/x%2Fy?a=1;b")
 	if got != "GET /base/x%2Fy?t=1" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// What a rule puts in the place of a path is all there.
+func TestRuleReferences(t *testing.T) {
+	const re = `^/(?P<id>[0-9]+)/(?:x)(.*)$`
+	for to, ok := range map[string]bool{
+		"/$1": true, "/${1}x": true, "/$id/$2": true, "/${id}_": true, "/$0": true, "/$$3": true, "/$$$1": true, "/x": true,
+		"/$3": false, "/$1x": false, "/${3}": false, "/$name": false, "/${id": false, "/$": false, "/$/x": false, "/$01": false,
+		"/$99999999999": false, "/$id_": false, "/$$$3": false, "/${}": false, "/$1\u00e4": false,
+	} {
+		_, err := upstream.NewProxy(upstream.ProxyConfig{Transport: http.DefaultTransport, URI: upstream.URI{Rules: []upstream.Rule{{Regexp: re, To: to}}}})
+		if (err == nil) != ok {
+			t.Errorf("%s: %v", to, err)
+		}
+		if err != nil && (!strings.HasPrefix(err.Error(), "upstream: URI.Rules[0].To: $") || !strings.Contains(err.Error(), "(got "+to+")")) {
+			t.Errorf("%s: %v", to, err)
+		}
 	}
 }

@@ -9,6 +9,16 @@ import (
 	"syscall"
 )
 
+// proxyStatusName returns a token of RFC 9110 as an item of a structured field,
+// whose tokens begin with a letter or an asterisk (RFC 9651 section 3.3.4), and
+// which can be a string too (RFC 9209 section 2).
+func proxyStatusName(name string) string {
+	if c := name[0] | 0x20; c >= 'a' && c <= 'z' || name[0] == '*' {
+		return name
+	}
+	return `"` + name + `"`
+}
+
 // proxyStatusError returns a Proxy-Status element (RFC 9209) for an error that
 // this proxy has answered. It has the registered word for what happened, and
 // nothing that tells one back end from another.

@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// slotFree reports whether one more request may be in flight. An HTTP/1.1
-// connection carries one request, so that MaxConns bounds these as well.
+// slotFree reports whether one more request may be in flight, of which a check is
+// none. An HTTP/1.1 connection carries one, so that MaxConns bounds these as well.
 func (s *connSet) slotFree() bool {
-	if s.slots > 0 && s.inflight >= s.slots {
+	if s.slots > 0 && s.inflight-s.probes >= s.slots {
 		return false
 	}
 	return s.wire == wireH2 || s.limits.MaxConns == 0 || s.inflight < s.limits.MaxConns
@@ -28,6 +28,7 @@ func (s *connSet) acquire(ctx context.Context, t *timing) (*conn, *Error) {
 		return nil, &Error{Kind: KindClosed, Backend: s.be.ep.ID, Err: s.closed}
 	}
 	var c *conn
+	spent := 0
 	if s.queue.n == 0 && s.ready.n == 0 && s.slotFree() {
 		if c = s.take(); c != nil {
 			s.inflight++
@@ -42,35 +43,51 @@ func (s *connSet) acquire(ctx context.Context, t *timing) (*conn, *Error) {
 		if c, err = s.wait(ctx, w, t); err != nil {
 			return nil, err
 		}
+		spent = w.spent
 	} else {
 		s.unlock()
 	}
-	for fresh := 0; ; {
+	return s.use(ctx, c, t, spent)
+}
+
+// use returns c, or another connection if c has closed or filled up since it was
+// given away.
+func (s *connSet) use(ctx context.Context, c *conn, t *timing, spent int) (*conn, *Error) {
+	for {
 		if c.usable() {
 			return c, nil
 		}
 		// It died or filled up meanwhile. The place stays, and so does the
-		// turn, unless the back end closes whatever is dialled.
+		// turn, unless the back end closes whatever is dialled, or the Pool is
+		// closed: nobody is served then.
 		s.mu.Lock()
-		if c.requests == 1 && c.dead.Load() {
-			fresh++
+		if c.stillborn() {
+			spent++
 		}
 		s.untake(c)
-		if fresh > 1 {
+		var err *Error
+		switch {
+		case s.closed != nil:
+			err = &Error{Kind: KindClosed, Backend: s.be.ep.ID, Err: s.closed}
+		case spent >= closedDials:
+			err = s.closedAtOnce()
+		}
+		if err != nil {
 			s.inflight--
 			s.serve()
 			s.unlock()
-			return nil, &Error{Kind: KindDial, Backend: s.be.ep.ID, Err: errClosedAtOnce}
+			return nil, err
 		}
 		if c = s.take(); c == nil {
 			w := s.newWaiter()
+			w.spent = spent
 			s.ready.pushFront(w)
 			s.dialMore()
 			s.unlock()
-			var err *Error
 			if c, err = s.wait(ctx, w, t); err != nil {
 				return nil, err
 			}
+			spent = w.spent
 			continue
 		}
 		s.unlock()
@@ -135,8 +152,12 @@ func (s *connSet) wait(ctx context.Context, w *waiter, t *timing) (*conn, *Error
 			t.waited(time.Since(start), w.conn)
 			return w.conn, w.err
 		case <-ctx.Done():
-			s.leave(w)
-			return nil, contextError(ctx, s.be.ep.ID)
+			// For the caller's context, whoever called knows better.
+			e := &Error{Kind: KindQueueTimeout, Backend: s.be.ep.ID, Err: context.Cause(ctx), RetryAfter: time.Second}
+			if s.leave(w) {
+				e.Kind, e.RetryAfter = KindDial, 0
+			}
+			return nil, e
 		case <-timeout:
 			s.mu.Lock()
 			if w.in == nil || w.in == &s.ready && s.dialing > 0 {
@@ -152,9 +173,11 @@ func (s *connSet) wait(ctx context.Context, w *waiter, t *timing) (*conn, *Error
 	}
 }
 
-// leave takes a request out of line that will not wait any longer.
-func (s *connSet) leave(w *waiter) {
+// leave takes a request out of line that will not wait any longer. It reports
+// whether it was a dial that it waited for.
+func (s *connSet) leave(w *waiter) (dialing bool) {
 	s.mu.Lock()
+	dialing = w.in == &s.ready && s.dialing > 0
 	switch w.in {
 	case &s.queue:
 		s.queue.remove(w)
@@ -162,6 +185,7 @@ func (s *connSet) leave(w *waiter) {
 		s.ready.remove(w)
 		s.inflight--
 	default: // served at this moment
+		dialing = w.err != nil && w.err.Kind.BackendFault()
 		if w.conn != nil {
 			s.inflight--
 			s.untake(w.conn)
@@ -172,25 +196,29 @@ func (s *connSet) leave(w *waiter) {
 	}
 	s.serve()
 	s.unlock()
+	return dialing
 }
 
 // serve gives places and connections to those who wait, in their order, and
 // dials for the rest.
 func (s *connSet) serve() {
-	for s.queue.n > 0 && s.slotFree() {
-		w := s.queue.first
-		s.queue.remove(w)
-		s.ready.pushBack(w)
-		s.inflight++
-	}
-	for s.ready.n > 0 {
-		c := s.take()
-		if c == nil {
-			break
+	for again := true; again; again = s.giveUp() {
+		for s.queue.n > 0 && s.slotFree() {
+			w := s.queue.first
+			s.queue.remove(w)
+			s.ready.pushBack(w)
+			s.inflight++
 		}
-		w := s.ready.first
-		s.ready.remove(w)
-		w.serve(c, nil)
+		for s.ready.n > 0 {
+			c := s.take()
+			if c == nil {
+				break
+			}
+			w := s.ready.first
+			s.ready.remove(w)
+			w.spent = max(w.spent, c.dials-1)
+			w.serve(c, nil)
+		}
 	}
 	s.dialMore()
 }

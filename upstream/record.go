@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,17 +28,19 @@ type Record struct {
 
 	Received int64 // bytes of the request body that were read from the client
 	Sent     int64 // bytes of the response body that were written to the client
-	Interim  int   // 1xx responses that the back end sent before the final one
+	Interim  int   // 1xx responses that came before the final one, from all attempts
 	Upgraded bool  // the connection was switched to another protocol
 
 	// Err is why the request failed; nil for every response that was delivered
 	// in whole, whatever its status. A response that broke off has the status
-	// it began with, and an Err.
+	// it began with, and an Err. Where a hook, the Transport or the response's
+	// writer has panicked, Err is an [*Error] of no Kind, and Status 0 if no
+	// response had begun.
 	Err error
 }
 
-// record goes with a request from Proxy to Pool: by way of roundTripOwned, or
-// in the context where something stands between the two.
+// record goes with a request from Proxy to Pool: in its call, or in the context
+// where something stands between the two.
 type record struct {
 	Record
 
@@ -49,6 +52,16 @@ type record struct {
 	// one: a target reached over TLS has its own name put there, because that is
 	// what its certificate and its virtual hosts are about.
 	hostAuto bool
+
+	// interims counts the informational responses. It is nil if nobody does.
+	interims *exchange
+
+	// body is the client's, nil if there is none.
+	body *requestBody
+
+	// begun is set when an informational response has been passed on: the
+	// request is not sent again after that.
+	begun atomic.Bool
 }
 
 type recordKey struct{}

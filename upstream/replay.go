@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // replay is the body of a request that may have to be sent more than once.
@@ -17,17 +18,19 @@ type replay struct {
 	getBody func() (io.ReadCloser, error)
 	length  int64 // as announced, -1 is unknown
 	limit   int   // of what is kept; 0 keeps nothing
+	rec     *record
 
 	mu      sync.Mutex
 	kept    *[]byte
 	over    bool  // more was read than is kept
 	total   int64 // bytes read from src
 	eof     bool
-	err     error    // reading src failed
-	reading bool     // a read of src is under way
-	settled bool     // no further attempt will come: Close closes src
-	winner  *tryBody // the attempt with the response; nil until settled
-	closed  bool     // src is
+	err     error         // reading src failed
+	reading bool          // a read of src is under way
+	ended   chan struct{} // is closed when that is over; nil if nobody waits
+	settled bool          // no further attempt will come: Close closes src
+	winner  *tryBody      // the attempt with the response; nil until settled
+	closed  bool          // src is
 }
 
 var keptBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 4096); return &b }}
@@ -39,11 +42,11 @@ var (
 )
 
 // init takes over the body of req. keep is how much may be kept.
-func (r *replay) init(req *http.Request, keep int) {
+func (r *replay) init(req *http.Request, keep int, rec *record) {
 	if req.Body == nil || req.Body == http.NoBody {
 		return
 	}
-	r.src, r.getBody, r.length = req.Body, req.GetBody, req.ContentLength
+	r.src, r.getBody, r.length, r.rec = req.Body, req.GetBody, req.ContentLength, rec
 	if r.length == 0 {
 		r.length = -1 // so says net/http for a body of unknown length
 	}
@@ -61,6 +64,7 @@ type tryBody struct {
 	done func()        // called when the end was read; nil is nothing
 
 	shut atomic.Bool
+	busy atomic.Bool // a Read of own is under way
 }
 
 // Read implements io.Reader.
@@ -69,7 +73,13 @@ func (b *tryBody) Read(p []byte) (n int, err error) {
 		return 0, errAttemptOver
 	}
 	if b.own != nil {
+		b.busy.Store(true)
+		if b.over.Load() { // or whoever interrupts sees busy
+			b.busy.Store(false)
+			return 0, errAttemptOver
+		}
 		n, err = b.own.Read(p)
+		b.busy.Store(false)
 		b.off += int64(n)
 		if err != nil && err != io.EOF {
 			b.r.failed(err)
@@ -86,14 +96,17 @@ func (b *tryBody) Read(p []byte) (n int, err error) {
 // Close implements io.Closer. The client's body stays open as long as another
 // attempt may need it.
 func (b *tryBody) Close() error {
-	b.shut.Store(true)
+	again := b.shut.Swap(true)
 	if b.own != nil {
+		if again {
+			return nil
+		}
 		return b.own.Close()
 	}
 	b.r.mu.Lock()
-	settled := b.r.settled
+	last := b.r.settled && b.r.winner == b
 	b.r.mu.Unlock()
-	if settled {
+	if last {
 		return b.r.close()
 	}
 	return nil
@@ -103,7 +116,7 @@ func (b *tryBody) Close() error {
 func (r *replay) read(b *tryBody, p []byte) (int, error) {
 	r.mu.Lock()
 	switch {
-	case r.settled && r.winner != b:
+	case b.over.Load() || r.settled && r.winner != b: // under the lock: another attempt may read by now
 		r.mu.Unlock()
 		return 0, errAttemptOver
 	case b.off < r.total:
@@ -132,6 +145,10 @@ func (r *replay) read(b *tryBody, p []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.reading = false
+	if r.ended != nil {
+		close(r.ended)
+		r.ended = nil
+	}
 	r.total += int64(n)
 	b.off += int64(n)
 	r.keep(p[:max(n, 0)])
@@ -142,7 +159,7 @@ func (r *replay) read(b *tryBody, p []byte) (int, error) {
 		r.err = err
 	case err == io.EOF:
 		r.eof = true
-	case err != nil:
+	case err != nil && !r.closed: // else it is why the Read has ended
 		r.err = err
 	}
 	return n, err
@@ -189,14 +206,101 @@ func (r *replay) failure() error {
 	return r.err
 }
 
-// again reports whether the body can be sent from its beginning once more.
-func (r *replay) again() bool {
+// again reports whether the body can be sent from its beginning once more, or
+// could be if the Read of an attempt that has failed came to its end.
+func (r *replay) again(failed bool) bool {
 	if r.src == nil || r.getBody != nil {
 		return true
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return !r.over && !r.reading && r.err == nil && !r.closed
+	return (failed || !r.reading) && r.intact()
+}
+
+// intact reports, with mu held, whether all that was read is kept.
+func (r *replay) intact() bool { return !r.over && r.err == nil && !r.closed }
+
+// handOver ends the reading of b, whose attempt has failed, or has a response, and
+// is to be followed by another one. A Transport such as that of HTTP/3 may fail
+// while it reads, for which handOver then waits a moment. It reports false if that
+// does not help, or if an attempt with a response has begun to read once more
+// since again was asked.
+func (r *replay) handOver(b *tryBody, failed bool) bool {
+	if r.src == nil || r.getBody != nil {
+		return true
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if failed && r.reading {
+		b.over.Store(true) // it will not read once more
+		r.await(yielding)
+	}
+	if r.reading || !r.intact() {
+		return false
+	}
+	b.over.Store(true)
+	return true
+}
+
+// await waits for the end of the Read that is under way, with mu held before and
+// after it.
+func (r *replay) await(most time.Duration) {
+	if r.ended == nil {
+		r.ended = make(chan struct{})
+	}
+	ended, t := r.ended, time.NewTimer(most)
+	r.mu.Unlock()
+	defer r.mu.Lock()
+	defer t.Stop()
+	select {
+	case <-ended:
+	case <-t.C:
+	}
+}
+
+// reading reports whether a Read is under way.
+func (b *tryBody) reading() bool {
+	switch {
+	case b.r == nil:
+		return false
+	case b.own != nil:
+		return b.busy.Load()
+	}
+	b.r.mu.Lock()
+	defer b.r.mu.Unlock()
+	return b.r.reading
+}
+
+// interrupt ends the reading of b, and a Read that is under way. It reports whether
+// there was one: the client's body is gone then.
+func (b *tryBody) interrupt() bool {
+	if b.r == nil {
+		return false
+	}
+	if b.own != nil {
+		b.over.Store(true)
+		busy := b.busy.Load()
+		b.Close()
+		return busy
+	}
+	b.r.mu.Lock()
+	b.over.Store(true)
+	reading, closed := b.r.reading, b.r.closed
+	if reading {
+		b.r.closed, b.r.settled = true, true
+	}
+	b.r.mu.Unlock()
+	if !reading {
+		return false
+	}
+	if rec := b.r.rec; rec != nil && rec.body != nil { // that of a Proxy, which Close may not reach
+		rec.body.Close()
+		rec.body.stop()
+	}
+	if !closed {
+		go b.r.src.Close() // it may wait for the Read
+	}
+	return true
 }
 
 // next makes b the body of a further attempt.

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"sync"
@@ -20,7 +21,9 @@ type requestBody struct {
 	announced http.Header // the outgoing request's Trailer
 	expects   bool        // the client waits for 100
 
-	mu     sync.Mutex   // held by Read
+	mu     sync.Mutex // held by Read
+	waiter atomic.Pointer[chan struct{}]
+	left   bool         // interrupt could not end the Read that is under way
 	read   atomic.Int64 // bytes
 	eof    atomic.Bool
 	closed atomic.Bool
@@ -32,13 +35,14 @@ func (b *requestBody) begin(in *http.Request, expects bool) {
 }
 
 // announce makes the trailer of the outgoing request: the names that the client
-// has announced and that may be trailers. The values follow when it has sent
-// them.
+// has announced, that may be trailers and that nobody can take for what a layer
+// outside has set. The values follow when it has sent them.
 func (b *requestBody) announce() http.Header {
-	for name := range b.x.in.Trailer {
-		if trailable(name) {
+	p, in := b.x.p, b.x.in
+	for name := range in.Trailer {
+		if trailable(name) && !p.protected.has(name) && (plainName(name) || !p.impostor(in.Header, name)) {
 			if b.announced == nil {
-				b.announced = make(http.Header, len(b.x.in.Trailer))
+				b.announced = make(http.Header, len(in.Trailer))
 			}
 			b.announced[name] = nil
 		}
@@ -48,9 +52,21 @@ func (b *requestBody) announce() http.Header {
 
 // Read reads from the client. An error that is not the end is kept, because a
 // Transport may report it as something else.
-func (b *requestBody) Read(p []byte) (int, error) {
+func (b *requestBody) Read(p []byte) (n int, err error) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
+	defer func() {
+		if v := recover(); v != nil {
+			n, err = 0, b.panicked(v)
+		}
+		b.unlock()
+	}()
+	if b.eof.Load() || b.x.in.ProtoMajor == 1 && b.done() {
+		// A Transport asks once more after the announced length. The server
+		// has closed its body by then if the response has begun, and what
+		// that says would make the Transport break the response off.
+		b.eof.Store(true)
+		return 0, io.EOF
+	}
 	if b.closed.Load() {
 		return 0, http.ErrBodyReadAfterClose
 	}
@@ -61,7 +77,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	if e := b.failed.Load(); e != nil {
 		return 0, e
 	}
-	n, err := b.src.Read(p)
+	n, err = b.src.Read(p)
 	total := b.read.Add(int64(n))
 	if b.limit > 0 && total > b.limit {
 		// The bytes up to the limit are not sent either: the message is
@@ -77,6 +93,9 @@ func (b *requestBody) Read(p []byte) (int, error) {
 			}
 		}
 		b.eof.Store(true)
+	case b.closed.Load():
+		// The Transport's doing, and not the client's.
+		return n, http.ErrBodyReadAfterClose
 	default:
 		kind := KindClientBody
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
@@ -87,16 +106,100 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// panicked keeps what a layer outside has panicked with in its own body for the
+// goroutine that serves the request, where somebody can recover from it. In that of
+// the Transport it would end the program.
+func (b *requestBody) panicked(v any) error {
+	b.x.mu.Lock()
+	defer b.x.mu.Unlock()
+	if !b.x.over { // else the response is broken off
+		b.x.panicked = v
+	}
+	return b.fail(&Error{Kind: KindClientBody, Err: fmt.Errorf("panic: %v", v)})
+}
+
 func (b *requestBody) fail(e *Error) error {
 	b.failed.CompareAndSwap(nil, e)
 	return b.failed.Load()
 }
 
-// Close is the Transport's. The client's body is not closed by it: the server
-// would wait there for the rest, while the client may be waiting for 100.
+// Close is the Transport's. The client's body of HTTP/1 is not closed by it: the
+// server would wait there for the rest, while the client may be waiting for 100.
+// Another has to be: a Transport of HTTP/2 whose response has ended waits for
+// its own Read, and the client of a stream may wait for that end before it sends
+// more.
 func (b *requestBody) Close() error {
 	b.closed.Store(true)
-	return nil
+	if b.x.in.ProtoMajor == 1 {
+		return nil
+	}
+	return b.src.Close()
+}
+
+// stop ends a Read that waits for a client of HTTP/1, when the response has
+// ended: a Transport of HTTP/2 waits for it before it lets the response go. That
+// of another client is ended by Close.
+func (b *requestBody) stop() {
+	if b.x.in.ProtoMajor != 1 || b.x.complete() {
+		return
+	}
+	b.closed.Store(true)
+	b.interrupt(http.NewResponseController(b.x.w)) // finish sets another deadline
+}
+
+// yielding is how long a Read may take to notice a deadline that has passed.
+const yielding = 100 * time.Millisecond
+
+// interrupt ends a Read that waits, and waits for its end. A read deadline in the
+// past does so where it waits for the client's connection. Where it does not,
+// something before the proxy has put another body in the place of the client's,
+// which no deadline reaches: closing it is all there is, and if that does not help
+// either, it is left alone. interrupt reports false if the writer knows no deadline.
+func (b *requestBody) interrupt(rc *http.ResponseController) bool {
+	if b.left || b.idle() {
+		return true
+	}
+	if rc.SetReadDeadline(time.Unix(1, 0)) != nil {
+		return false
+	}
+	ended := make(chan struct{}, 1)
+	b.waiter.Store(&ended)
+	t := time.NewTimer(yielding)
+	defer t.Stop()
+	for closed := false; !b.idle(); {
+		select {
+		case <-ended:
+		case <-t.C:
+			if closed {
+				b.left = true
+				return true
+			}
+			closed = true
+			go b.src.Close() // it may wait for the Read
+			t.Reset(lingering)
+		}
+	}
+	return true
+}
+
+// idle reports whether no Read is under way.
+func (b *requestBody) idle() bool {
+	if !b.mu.TryLock() {
+		return false
+	}
+	b.mu.Unlock()
+	return true
+}
+
+// unlock ends a Read, and tells interrupt.
+func (b *requestBody) unlock() {
+	b.mu.Unlock()
+	if w := b.waiter.Load(); w != nil {
+		select {
+		case *w <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // done reports whether everything has been read, as far as Content-Length tells
@@ -122,12 +225,7 @@ func (b *requestBody) finish() {
 		return
 	}
 	rc := http.NewResponseController(b.x.w)
-	if !b.mu.TryLock() {
-		if rc.SetReadDeadline(time.Unix(1, 0)) != nil {
-			return // this writer cannot: the Transport has to wait
-		}
-		b.mu.Lock()
+	if b.interrupt(rc) { // otherwise the Transport has to wait
+		rc.SetReadDeadline(time.Now().Add(lingering))
 	}
-	b.mu.Unlock()
-	rc.SetReadDeadline(time.Now().Add(lingering))
 }

@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,7 +24,8 @@ type Resolver interface {
 	// until ctx is done, and returns then. Where the answer cannot be had, or is
 	// empty for no good reason, it keeps silent, and the Pool what it has. Calls
 	// of set must not overlap, nor come after Watch has returned. A Pool whose
-	// Watch returns early keeps the last targets.
+	// Watch returns early keeps the last targets. A list that is refused, as by
+	// [Pool.Update], is logged and not tried again.
 	//
 	// Requests that run on a target that is gone end undisturbed, its idle
 	// connections are closed, and it gets no new requests.
@@ -51,7 +55,9 @@ type DNSConfig struct {
 	// SRV is the full name of SRV records to look up in place of the URL's
 	// host, such as "_http._tcp.api.internal" (RFC 2782). The records give host,
 	// port, priority (added to Target's) and weight (in place of Target's); the
-	// names in them are resolved when a connection is made.
+	// names in them are resolved when a connection is made. Records whose port
+	// is 0 are left out; of several for one host and port the first in priority
+	// counts.
 	SRV string
 
 	// Network is "ip4" or "ip6" to use addresses of one family only; empty is
@@ -70,8 +76,8 @@ type DNSConfig struct {
 	// no answer keeps the last one in use.
 	Lookup Lookup
 
-	// Logger is told, once, when lookups begin to fail, and when they succeed
-	// again: nil discards that.
+	// Logger is told, once, when lookups begin to fail, when they succeed
+	// again, and when SRV records are left out: nil discards that.
 	Logger *slog.Logger
 }
 
@@ -90,6 +96,8 @@ type DNS struct {
 	port   string
 	log    *slog.Logger
 	lookup Lookup
+
+	portless atomic.Bool // there were such records at the last lookup
 
 	mu       sync.Mutex
 	watchers map[chan struct{}]struct{}
@@ -131,6 +139,7 @@ func NewDNS(c DNSConfig) (*DNS, error) {
 	if err := p.err(); err != nil {
 		return nil, err
 	}
+	d.c.Target.Labels = maps.Clone(c.Target.Labels)
 	d.c.Interval = zeroIs(c.Interval, defaultDNSInterval)
 	d.c.Timeout = zeroIs(c.Timeout, defaultDNSTimeout)
 	if d.log == nil {
@@ -241,7 +250,11 @@ func (d *DNS) resolve(ctx context.Context) ([]Target, error) {
 	if len(targets) == 0 {
 		return nil, errors.New("no addresses")
 	}
-	slices.SortFunc(targets, func(a, b Target) int { return cmp.Compare(a.Addr, b.Addr) })
+	// Of several records for one address the first in priority counts, in whatever
+	// order they come.
+	slices.SortFunc(targets, func(a, b Target) int {
+		return cmp.Or(cmp.Compare(a.Addr, b.Addr), cmp.Compare(a.Priority, b.Priority), cmp.Compare(b.Weight, a.Weight))
+	})
 	return slices.CompactFunc(targets, func(a, b Target) bool { return a.Addr == b.Addr }), nil
 }
 
@@ -265,8 +278,9 @@ func (d *DNS) records(ctx context.Context) ([]Target, error) {
 		return nil, err
 	}
 	targets := make([]Target, 0, len(records))
+	portless := false
 	for _, r := range records {
-		host := r.Target
+		host := strings.ToLower(r.Target) // servers may answer in any case (RFC 4343)
 		if n := len(host); n > 0 && host[n-1] == '.' {
 			host = host[:n-1]
 		}
@@ -275,11 +289,18 @@ func (d *DNS) records(ctx context.Context) ([]Target, error) {
 			// requests to it all the same has no better place for them.
 			return nil, fmt.Errorf("the service is not available at this domain")
 		}
+		if r.Port == 0 {
+			portless = true // it cannot be dialled, but the others can
+			continue
+		}
 		t := d.c.Target
 		t.Addr = net.JoinHostPort(host, strconv.Itoa(int(r.Port)))
 		t.Priority += int(r.Priority)
 		t.Weight = max(1, int(r.Weight))
 		targets = append(targets, t)
+	}
+	if !d.portless.Swap(portless) && portless {
+		d.log.Warn("upstream: records without a port are left out", "name", d.name())
 	}
 	return targets, nil
 }

@@ -63,6 +63,8 @@ func (z *zone) LookupSRV(ctx context.Context, service, proto, name string) (stri
 	if err := z.asked(ctx, service+proto+name); err != nil {
 		return "", nil, err
 	}
+	z.mu.Lock()
+	defer z.mu.Unlock()
 	return name, z.srv, z.err
 }
 
@@ -176,6 +178,47 @@ func TestDNSSRV(t *testing.T) {
 		time.Sleep(time.Minute)
 		if got := answers(); !slices.Equal(got, want) {
 			t.Errorf("answers %q after a record that says no", got)
+		}
+	})
+}
+
+// Several records for one address are one target, the same in whatever order and
+// case they come.
+func TestDNSSRVRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &net.SRV{Target: "a.internal.", Port: 80, Priority: 2, Weight: 9}
+		b := &net.SRV{Target: "a.internal.", Port: 80, Priority: 1, Weight: 3}
+		c := &net.SRV{Target: "A.Internal.", Port: 80, Priority: 1, Weight: 7}
+		z := &zone{srv: []*net.SRV{a, b, c}}
+		answers, _ := dnsBed(t, DNSConfig{SRV: "_http._tcp.internal", Target: Target{URL: "http://internal"}}, z)
+		for _, srv := range [][]*net.SRV{{a, c, b}, {b, a, c}, {b, c, a}, {c, a, b}, {c, b, a}} {
+			z.mu.Lock()
+			z.srv = srv
+			z.mu.Unlock()
+			time.Sleep(35 * time.Second)
+		}
+		if got, want := answers(), []string{"http://internal@a.internal:80 p1 w7"}; !slices.Equal(got, want) {
+			t.Errorf("answers %q, want %q", got, want)
+		}
+	})
+}
+
+// A record that cannot be dialled does not take the others with it. It is logged
+// once, until it has gone.
+func TestDNSSRVWithoutPort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		z := &zone{srv: []*net.SRV{{Target: "odd.", Port: 0, Weight: 1}, {Target: "good.", Port: 80, Weight: 1}}}
+		answers, _ := dnsBed(t, DNSConfig{
+			SRV: "_http._tcp.internal", Target: Target{URL: "http://internal"},
+			Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		}, z)
+		time.Sleep(5 * time.Minute)
+		if got := answers(); !slices.Equal(got, []string{"http://internal@good:80 p0 w1"}) {
+			t.Errorf("answers %q", got)
+		}
+		if out := log.String(); strings.Count(out, "without a port are left out") != 1 || strings.Contains(out, "failed") {
+			t.Errorf("logged %s", out)
 		}
 	})
 }

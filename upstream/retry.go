@@ -21,7 +21,7 @@ type chosen struct {
 // ended with res or f, where, and after which pause.
 func (c *call) again(a *attempt, res *http.Response, f failure) (next chosen, wait time.Duration, ok bool) {
 	r := &c.pool.retry
-	if r.Attempts == 0 {
+	if r.Attempts == 0 || c.hasBegun() {
 		return next, 0, false
 	}
 	cl := f.class
@@ -38,7 +38,7 @@ func (c *call) again(a *attempt, res *http.Response, f failure) (next chosen, wa
 	if !c.allowed(cl, next.free) {
 		return next, 0, false
 	}
-	if !next.free && !c.pool.budget.left(c.pool.now()) || !c.timeFor(a, wait) || !c.body.again() {
+	if !next.free && !c.pool.budget.left(c.pool.now()) || !c.timeFor(a, wait) || !c.body.again(res == nil) {
 		return next, 0, false
 	}
 	c.pick.stay = cl == classStale
@@ -47,7 +47,7 @@ func (c *call) again(a *attempt, res *http.Response, f failure) (next chosen, wa
 	if next.peer == nil || elsewhere(f) && c.pick.hasTried(next.peer) {
 		return next, 0, false
 	}
-	return next, wait, true
+	return next, wait, c.body.handOver(&a.reqBody, res == nil)
 }
 
 // elsewhere reports whether the same back end would fail in the same way.
@@ -87,7 +87,7 @@ func (c *call) allowed(cl class, free bool) bool {
 	default:
 		return false
 	}
-	return c.tries <= limit && c.tries <= maxTried
+	return c.tries <= limit
 }
 
 // timeFor reports whether the request's context leaves time for another

@@ -293,6 +293,43 @@ func TestRetryLimits(t *testing.T) {
 	})
 }
 
+// Attempts is what it says, up to the most that it may be, and every back end
+// is tried before one is tried again.
+func TestRetryAttempts(t *testing.T) {
+	for _, attempts := range []int{1, 8, 9, 10} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newLAN(t)
+			var hosts []string
+			var origins []*origin
+			for i := range attempts + 1 {
+				h := "h" + strconv.Itoa(i)
+				hosts = append(hosts, h)
+				origins = append(origins, n.add(h, answering("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")))
+			}
+			p := n.pool(upstream.Config{Retry: upstream.Retry{Attempts: attempts, Budget: -1, Statuses: []int{503}}}, hosts...)
+			status, _, _, err := send(p, newRequest(t, "GET", "/", ""))
+			if status != 503 || err != nil {
+				t.Errorf("got %d, %v", status, err)
+			}
+			for i, o := range origins {
+				if got := len(o.requests()); got != 1 {
+					t.Errorf("Attempts %d: back end %d was tried %d times, want 1", attempts, i, got)
+				}
+			}
+		})
+	}
+	// The only back end is tried again.
+	synctest.Test(t, func(t *testing.T) {
+		n := newLAN(t)
+		o := n.add("b", answering("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"))
+		p := n.pool(upstream.Config{Outlier: upstream.Outlier{Off: true}, Retry: upstream.Retry{Attempts: 10, Budget: -1, Statuses: []int{503}}}, "b")
+		send(p, newRequest(t, "GET", "/", ""))
+		if got := len(o.requests()); got != 11 {
+			t.Errorf("%d requests to the only back end, want 11", got)
+		}
+	})
+}
+
 // synctestWait gives the other goroutines of a bubble time to act.
 func synctestWait(*testing.T) { time.Sleep(time.Millisecond) }
 
@@ -626,6 +663,70 @@ func TestHedgeObserved(t *testing.T) {
 	})
 }
 
+// A client that is bound to a back end which is up is not hedged away from it,
+// and is where that is down.
+func TestHedgeSticky(t *testing.T) {
+	for _, down := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newLAN(t)
+			slow := func(o *origin, _ int, c *memnet.Conn) {
+				br := bufio.NewReader(c)
+				for {
+					if _, _, err := o.read(br); err != nil {
+						return
+					}
+					time.Sleep(200 * time.Millisecond)
+					io.WriteString(c, okAnswer)
+				}
+			}
+			origins := map[string]*origin{"a": n.add("a", slow), "b": n.add("b", slow), "c": n.add("c", slow)}
+			cfg := upstream.Config{
+				Retry:  upstream.Retry{Hedge: 50 * time.Millisecond, Budget: -1},
+				Sticky: &upstream.Sticky{Keys: [][]byte{[]byte(strings.Repeat("k", 32))}},
+			}
+			p := n.pool(cfg, "a", "b", "c")
+			res, err := p.RoundTrip(newRequest(t, "GET", "/", ""))
+			if err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close()
+			home, _ := upstream.BackendOf(res)
+			req := newRequest(t, "GET", "/mine", "")
+			req.AddCookie(res.Cookies()[0])
+			if down {
+				n.remove(home)
+				var ts []upstream.Target
+				for h := range origins {
+					if h != home {
+						ts = append(ts, upstream.Target{URL: "http://" + h, ID: h})
+					}
+				}
+				if err := p.Update(ts); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if res, err = p.RoundTrip(req); err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close()
+			synctest.Wait()
+			id, _ := upstream.BackendOf(res)
+			asked := 0
+			for _, o := range origins {
+				if slices.Contains(o.requests(), "GET /mine") {
+					asked++
+				}
+			}
+			if !down && (id != home || asked != 1 || len(res.Cookies()) > 0) {
+				t.Errorf("bound to %s, answered by %s, %d were asked, cookies %v", home, id, asked, res.Cookies())
+			}
+			if down && (id == home || asked != 2 || len(res.Cookies()) != 1) {
+				t.Errorf("bound to %s, which is gone; answered by %s, %d were asked, cookies %v", home, id, asked, res.Cookies())
+			}
+		})
+	}
+}
+
 // A hedged request that fails early is sent again as any other is.
 func TestHedgedRetry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -677,7 +778,7 @@ func TestClientBodyFails(t *testing.T) {
 			t.Errorf("got %v, %d", err, e.HTTPStatus())
 		}
 		if s := only(t, p); s.Failed() != 0 || s.Active != 0 {
-			t.Errorf("the back end is blamed: %+v", s.Failures)
+			t.Errorf("the back end is blamed: %+v", s)
 		}
 		synctest.Wait()
 		if got := o.conns.Load(); got != 1 {
@@ -689,3 +790,76 @@ func TestClientBodyFails(t *testing.T) {
 type brokenReader struct{ err error }
 
 func (r brokenReader) Read([]byte) (int, error) { return 0, r.err }
+
+// An attempt whose response is replaced gets nothing more of the client's body,
+// also if its transport goes on reading: what comes then is for the next one.
+func TestRetryStatusLateRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		late := make(chan error, 1)
+		sendInParts(t, "PUT", time.Second, upstream.Retry{Statuses: []int{503}, Budget: -1}, func(r *http.Request) (*http.Response, error) {
+			go func() {
+				time.Sleep(10 * time.Millisecond)
+				_, err := r.Body.Read(make([]byte, 5))
+				late <- err
+				r.Body.Close()
+			}()
+			return response(503, ""), nil
+		})
+		if err := <-late; err == nil {
+			t.Error("the first attempt has read on")
+		}
+	})
+}
+
+// A tripper may return while it reads the body, as those of HTTP/3 do. If the
+// request was not sent, what that Read brings in time is for the next attempt.
+func TestRetryDuringRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sendInParts(t, "POST", 50*time.Millisecond, upstream.Retry{}, func(r *http.Request) (*http.Response, error) {
+			go func() {
+				r.Body.Read(make([]byte, 5))
+				r.Body.Close()
+			}()
+			synctest.Wait()
+			return nil, gateError{notSent: true}
+		})
+	})
+}
+
+// sendInParts sends a body in two parts, each after a pause, to a Pool of which
+// the first back end does what first says. The second must get all of it.
+func sendInParts(t *testing.T, method string, pause time.Duration, retry upstream.Retry, first tripFunc) {
+	t.Helper()
+	p := newPool(t, upstream.Config{
+		Targets: []upstream.Target{{URL: "http://a", ID: "a"}, {URL: "http://b", ID: "b"}},
+		Picker:  inOrder{},
+		Retry:   retry,
+		Transport: func(target upstream.Target) (http.RoundTripper, error) {
+			if target.ID == "a" {
+				return first, nil
+			}
+			return tripFunc(func(r *http.Request) (*http.Response, error) {
+				body, err := io.ReadAll(r.Body)
+				r.Body.Close()
+				if err != nil {
+					return nil, err
+				}
+				return response(200, string(body)), nil
+			}), nil
+		},
+	})
+	pr, pw := io.Pipe()
+	go func() {
+		for _, part := range []string{"hello", "world"} {
+			time.Sleep(pause)
+			io.WriteString(pw, part)
+		}
+		pw.Close()
+	}()
+	req := newRequest(t, method, "/", "x")
+	req.Body, req.ContentLength = pr, 10
+	status, body, _, err := send(p, req)
+	if status != 200 || body != "helloworld" || err != nil {
+		t.Errorf("got %d %q, %v", status, body, err)
+	}
+}

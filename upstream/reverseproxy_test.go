@@ -27,7 +27,20 @@ import (
 
 // The tests of this file are those of net/http/httputil/reverseproxy_test.go,
 // told again for this package; the name of each is in its comment. Where this
-// package differs it says so.
+// package differs it says so. Those that are shown elsewhere:
+//
+//   - TestReverseProxyFlushInterval and TestReverseProxyFlushIntervalHeaders by
+//     TestFlushInterval and TestStreaming, and so is what TestSelectFlushInterval asks of
+//     an unexported function
+//   - TestUserAgentHeader by TestUserAgent
+//   - TestUnannouncedTrailer by TestTrailers
+//   - TestReverseProxyWebSocket by TestUpgrade, TestReverseProxyWebSocketCancellation by
+//     TestUpgradeCancelled, TestReverseProxyWebSocketHalfTCP by TestUpgradeHalfClose
+//   - TestReverseProxyQueryParameterSmugglingDirectorParsesForm by TestQuery, and
+//     TestReverseProxyQueryParameterSmugglingDirectorDoesNotParseForm too: there is no
+//     Director, but there are layers outside that parse a form or do not
+//
+// TestSingleJoinSlash and TestJoinURLPath are about functions of httputil's own.
 
 // TestReverseProxy, TestReverseProxyStripEmptyConnection and
 // TestReverseProxyStripHeadersPresentInConnection.
@@ -105,14 +118,15 @@ func TestSetXForwarded(t *testing.T) {
 // TestReverseProxy_NilBody and TestReverseProxy_AllocatedHeader:
 func TestNoBodyNoHeader(t *testing.T) {
 	p := newProxy(t, upstream.ProxyConfig{Target: "http://b", Transport: tripperFunc(func(r *http.Request) (*http.Response, error) {
-		if r.Body != nil || r.Header == nil {
-			t.Errorf("the Transport got body %v, header %v", r.Body, r.Header)
+		if r.Body != nil || r.ContentLength != 0 || r.Header == nil {
+			t.Errorf("the Transport got body %v of %d bytes, header %v", r.Body, r.ContentLength, r.Header)
 		}
 		return response(200, "hi"), nil
 	})})
 	for _, r := range []*http.Request{
 		{Method: "GET", URL: &url.URL{Path: "/"}, Proto: "HTTP/1.0", ProtoMajor: 1},
 		{Method: "GET", URL: &url.URL{Path: "/"}, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: http.NoBody, ContentLength: -1},
+		{Method: "POST", URL: &url.URL{Path: "/"}, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, ContentLength: 5},
 	} {
 		if w := serve(p, r); w.Code != 200 || w.Body.String() != "hi" {
 			t.Errorf("%d %q", w.Code, w.Body)
@@ -295,7 +309,6 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// TestReverseProxyWebSocket and its kin are in proxy_upgrade_test.go.
 // TestReverseProxyUpgradeNoCloseWrite: a back end without half-close is closed.
 func TestUpgradeNoCloseWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -356,6 +369,57 @@ type closingRW struct {
 }
 
 func (c *closingRW) Close() error { *c.closed = true; return nil }
+
+// TestSetURL and TestReverseProxyQuery: a target with a path and a query, by way
+// of the hook, and by Target and AddPrefix.
+func TestSetURL(t *testing.T) {
+	for _, test := range []struct{ base, in, want string }{
+		{"", "", "GET /"}, {"/", "/", "GET /"}, {"/base", "/", "GET /base/"}, {"/base/", "/to", "GET /base/to"}, {"/base", "/to?a=1", "GET /base/to?a=1"},
+		{"", "/?us=er", "GET /?us=er"}, {"/?sta=tic", "/", "GET /?sta=tic"}, {"/?sta=tic", "/?us=er", "GET /?sta=tic&us=er"},
+		{"/a%2Fb", "/c%2Fd", "GET /a%2Fb/c%2Fd"},
+	} {
+		u, err := url.Parse("http://backend.test" + test.base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if test.in == "" {
+			test.in = "/"
+		}
+		cfg := upstream.ProxyConfig{Rewrite: func(pr *httputil.ProxyRequest) { pr.SetURL(u) }}
+		if got := line(t, cfg, "GET", test.in); got != test.want {
+			t.Errorf("%s with %s: %q", test.base, test.in, got)
+		}
+		if path := u.EscapedPath(); u.RawQuery == "" && path != "" {
+			cfg := upstream.ProxyConfig{URI: upstream.URI{AddPrefix: path}}
+			if got := line(t, cfg, "GET", test.in); got != test.want {
+				t.Errorf("%s before %s: %q", test.base, test.in, got)
+			}
+		}
+	}
+}
+
+// TestReverseProxyQueryParameterSmugglingRewrite, and
+// TestReverseProxyQueryParameterSmugglingRewritePreservesRawQuery: with a hook
+// the back end sees the parameters that the hook can see, unless the hook says
+// otherwise. What stays is not encoded anew.
+func TestRewriteQuery(t *testing.T) {
+	for query, want := range map[string]string{
+		"a=1&b=2": "?a=1&b=2", "b=2&a=1": "?b=2&a=1", "a=%20&b=+": "?a=%20&b=+", "a=1;b=2": "", "a=1&b=2;c=3": "?a=1", "a=%&b=2": "?b=2", "a=%zz": "", "&a": "?&a",
+	} {
+		look := upstream.ProxyConfig{Rewrite: func(pr *httputil.ProxyRequest) {
+			if values := pr.Out.URL.Query(); len(values) != strings.Count(strings.Trim(want, "?&"), "&")+min(1, len(want)) {
+				t.Errorf("%s: the hook sees %v", query, values)
+			}
+		}}
+		if got := line(t, look, "GET", "/?"+query); got != "GET /"+want {
+			t.Errorf("%s: %q", query, got)
+		}
+		keep := upstream.ProxyConfig{Rewrite: func(pr *httputil.ProxyRequest) { pr.Out.URL.RawQuery = pr.In.URL.RawQuery }}
+		if got := line(t, keep, "GET", "/?"+query); got != "GET /?"+query {
+			t.Errorf("%s: kept as %q", query, got)
+		}
+	}
+}
 
 // TestReverseProxyRewriteReplacesOut: with what belongs to the exchange all the
 // same.

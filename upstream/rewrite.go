@@ -4,7 +4,11 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
+	"unicode"
+
+	"example.com/plainware/internal/urlpath"
 )
 
 // Rule rewrites the paths that it matches. Exactly one of Exact, Prefix and
@@ -24,7 +28,8 @@ type Rule struct {
 
 	// To is the new escaped path, or the new prefix. It begins with a slash.
 	// With Regexp, $1 or ${name} is what a group has matched, and $$ a dollar
-	// sign; write ${1} where a letter, a digit or an underscore follows.
+	// sign; write ${1} where a letter, a digit or an underscore follows. A group
+	// that Regexp does not have is an error.
 	To string
 }
 
@@ -48,9 +53,9 @@ func newRewriter(u URI, bad *problems) *rewriter {
 		query: u.Query,
 		dots:  u.InsecureDotSegments,
 	}
-	for field, prefix := range map[string]string{"URI.StripPrefix": u.StripPrefix, "URI.AddPrefix": u.AddPrefix} {
-		if prefix != "" {
-			checkPath(bad, field, prefix)
+	for _, p := range [...]struct{ field, prefix string }{{"URI.StripPrefix", u.StripPrefix}, {"URI.AddPrefix", u.AddPrefix}} {
+		if p.prefix != "" {
+			checkPath(bad, p.field, p.prefix)
 		}
 	}
 	if u.Query > QueryReject {
@@ -84,8 +89,11 @@ func newRewriter(u URI, bad *problems) *rewriter {
 				bad.add(field+".Regexp", "must be a regular expression: "+err.Error(), r.Regexp)
 				continue
 			}
-			if r.To == "" || r.To[0] != '/' || strings.ContainsRune(r.To, '?') || badBytes(r.To) {
+			if r.To == "" || r.To[0] != '/' || strings.ContainsRune(r.To, '?') || urlpath.BadBytes(r.To) {
 				bad.add(field+".To", "must be an escaped path that begins with a slash", r.To)
+			}
+			if ref := badReference(r.To, re); ref != "" {
+				bad.add(field+".To", ref+" is no group of Regexp; a dollar sign is $$, and ${1} ends where a letter follows", r.To)
 			}
 			made.re = re
 		}
@@ -94,11 +102,54 @@ func newRewriter(u URI, bad *problems) *rewriter {
 	return rw
 }
 
+// badReference returns the first reference in a template of regexp.Expand that
+// stands for nothing, or "". Expand itself puts nothing in its place, or leaves a
+// dollar sign that begins no reference.
+func badReference(template string, re *regexp.Regexp) string {
+	for {
+		_, rest, ok := strings.Cut(template, "$")
+		if !ok {
+			return ""
+		}
+		if rest, ok = strings.CutPrefix(rest, "$"); ok {
+			template = rest
+			continue
+		}
+		name, rest := reference(rest)
+		if n, err := strconv.ParseUint(name, 10, 31); err == nil && (name == "0" || name[0] != '0') {
+			if int(n) > re.NumSubexp() {
+				return "$" + name
+			}
+		} else if name == "" || re.SubexpIndex(name) < 0 {
+			return "$" + name
+		}
+		template = rest
+	}
+}
+
+// reference returns the name at the beginning of what follows a dollar sign, and
+// what is behind it. The name is empty if there is none.
+func reference(s string) (name, rest string) {
+	inner, braces := strings.CutPrefix(s, "{")
+	end := strings.IndexFunc(inner, func(r rune) bool { return r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) })
+	if end < 0 {
+		end = len(inner)
+	}
+	name, rest = inner[:end], inner[end:]
+	if braces {
+		var closed bool
+		if rest, closed = strings.CutPrefix(rest, "}"); !closed {
+			return "", ""
+		}
+	}
+	return name, rest
+}
+
 // checkPath reports a configured path that is no escaped path.
 func checkPath(bad *problems, field, path string) {
 	plain, err := url.PathUnescape(path)
-	if err != nil || path == "" || path[0] != '/' || badBytes(path) || strings.ContainsRune(path, '?') ||
-		strings.IndexByte(plain, 0) >= 0 || strings.HasPrefix(path, "//") || dotSegments(plain) {
+	if err != nil || path == "" || path[0] != '/' || urlpath.BadBytes(path) || strings.ContainsRune(path, '?') ||
+		strings.IndexByte(plain, 0) >= 0 || strings.HasPrefix(path, "//") || urlpath.DotSegments(plain) {
 		bad.add(field, "must be an escaped path that begins with one slash and has no dot segments", path)
 	}
 }

@@ -24,7 +24,8 @@ const (
 	StateEjected
 
 	// StateDraining is the state of a peer that finishes what it has, and takes
-	// only the requests of clients bound to it by a sticky cookie.
+	// only the requests of clients bound to it by a sticky cookie, while it is
+	// neither unhealthy nor ejected.
 	StateDraining
 )
 
@@ -151,34 +152,44 @@ func newSelector(c selectorConfig) *selector {
 	return s
 }
 
-// set makes peers the members. A peer with the ID of a former one takes over its
-// load and health. Requests that run on the others end undisturbed.
-func (s *selector) set(peers []*Peer) {
+// set makes peers the members, and tells what has changed.
+func (s *selector) set(peers []*Peer) { s.tell(s.replace(peers)) }
+
+// newLoad returns the load of a peer that is to be a member.
+func (s *selector) newLoad() *load { return &load{shared: s.shared} }
+
+// replace makes peers the members, and returns what has changed. A peer that has
+// a load of this selector's keeps it. Another takes over that of the former peer
+// of its ID, and health with it. Requests that run on the others end
+// undisturbed.
+func (s *selector) replace(peers []*Peer) []event {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	now := time.Now()
 	first := s.loads == nil
 	loads := make(map[string]*load, len(peers))
-	var events []event
 	for _, p := range peers {
-		l := s.loads[p.ID]
-		if l == nil && p.load != nil && p.load.shared == s.shared {
-			l = p.load // it was a member before, and may still have requests
+		l, was := p.load, s.loads[p.ID]
+		if l == nil || l.shared != s.shared {
+			if l = was; l == nil {
+				l = s.newLoad()
+			}
+			p.load = l // else it is being read at this moment
 		}
-		if l == nil {
-			l = &load{shared: s.shared}
+		if l != was && !l.member {
+			l.member = true
 			if !first {
 				l.since = now
 			}
-		}
-		if p.load != l { // a Peer that stays is being read at this moment
-			p.load = l
+			if was != nil {
+				l.state = was.state // as it was told last
+			}
 		}
 		l.draining = p.Draining
 		loads[p.ID] = l
 	}
 	s.peers, s.loads = slices.Clone(peers), loads
-	events = s.settle(now, "update")
-	s.unlock(events)
+	return s.settle(now, "update")
 }
 
 // pick chooses a peer: one that p has not tried if there is any, in another
@@ -332,6 +343,10 @@ func (s *selector) close() {
 // unlock frees the lock and tells what has happened meanwhile.
 func (s *selector) unlock(events []event) {
 	s.mu.Unlock()
+	s.tell(events)
+}
+
+func (s *selector) tell(events []event) {
 	if s.onState == nil {
 		return
 	}
@@ -409,7 +424,7 @@ func (s *selector) build(now time.Time) {
 	}
 	if s.sticky != nil {
 		v.sticky = s.sticky.table(s.peers, func(p *Peer) bool {
-			return v.failOpen || p.load.state == StateHealthy || p.load.state == StateDraining
+			return v.failOpen || p.load.state == StateHealthy || p.load.state == StateDraining && p.load.sound()
 		})
 	}
 	s.view.Store(v)
@@ -520,7 +535,11 @@ func (s *selector) schedule(now time.Time) {
 		if !p.load.until.IsZero() {
 			sooner(p.load.until)
 		}
-		if !p.load.since.IsZero() && s.slow > 0 {
+		switch {
+		case p.load.since.IsZero() || s.slow <= 0:
+		case now.Sub(p.load.since) >= s.slow:
+			p.load.since = time.Time{} // of one that is in no group
+		default:
 			sooner(now.Add(max(s.slow/slowStartSteps, time.Millisecond)))
 		}
 	}

@@ -432,3 +432,24 @@ func TestStateString(t *testing.T) {
 		}
 	}
 }
+
+// Slow start ends for a peer that is out as well: nothing is built anew for it
+// for as long as it is down.
+func TestSlowStartEndsWhileDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &recorder{Picker: Random()}
+		s := newSelector(selectorConfig{picker: r})
+		defer s.close()
+		peers := somePeers(3)
+		s.set(peers[:2])
+		s.set(peers)
+		s.setHealthy(peers[2], false, "down")
+		time.Sleep(time.Minute)
+		before := r.count()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if got := r.count() - before; got != 0 {
+			t.Errorf("built %d times in an hour in which nothing has changed", got)
+		}
+	})
+}

@@ -248,8 +248,7 @@ func (s *Split) SetShares(shares map[string]int) error {
 	}
 	for i, a := range s.arms {
 		if _, ok := shares[a.name]; ok && a.stopped.Load() {
-			s.guard.forget(i) // first, or what it remembers stops the arm again
-			a.stopped.Store(false)
+			s.guard.restart(i, &a.stopped) // there is one, or nothing would be stopped
 		}
 	}
 	s.setShares(all)
@@ -394,7 +393,7 @@ func (s *Split) count(i int, wait time.Duration, req *http.Request, res *http.Re
 	if failed {
 		a.failures.Add(1)
 	}
-	if s.guard != nil && s.guard.count(i, failed, time.Now()) && !a.stopped.Swap(true) && s.guard.c.OnStop != nil {
+	if s.guard != nil && s.guard.count(i, &a.stopped, failed, time.Now()) && s.guard.c.OnStop != nil {
 		s.guard.c.OnStop(a.stats())
 	}
 }

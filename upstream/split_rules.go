@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -49,8 +50,9 @@ func newGuard(c Guard, arms int) *guard {
 	return &guard{c: c, tally: make([][2]tally, arms)}
 }
 
-// count takes in a request of arm i and tells whether that arm has to stop.
-func (g *guard) count(i int, failed bool, now time.Time) bool {
+// count takes in a request of arm i and tells whether it has stopped that arm,
+// which was not.
+func (g *guard) count(i int, stopped *atomic.Bool, failed bool, now time.Time) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch age := now.Sub(g.began); {
@@ -80,7 +82,8 @@ func (g *guard) count(i int, failed bool, now time.Time) bool {
 		return false
 	}
 	// bad/n > ok/m + margin/100, in whole numbers.
-	return int64(bad)*int64(m)*100 > int64(ok)*int64(n)*100+int64(g.c.Margin)*int64(n)*int64(m)
+	over := int64(bad)*int64(m)*100 > int64(ok)*int64(n)*100+int64(g.c.Margin)*int64(n)*int64(m)
+	return over && !stopped.Swap(true)
 }
 
 func (g *guard) sum(i int) (requests, failures int) {
@@ -88,14 +91,14 @@ func (g *guard) sum(i int) (requests, failures int) {
 	return t[0].requests + t[1].requests, t[0].failures + t[1].failures
 }
 
-// forget gives an arm a new start. The guard may be nil.
-func (g *guard) forget(i int) {
-	if g == nil {
-		return
-	}
+// restart gives an arm a new start. What was known of it goes in the same moment
+// as its stop: a request that ends meanwhile would stop it again for what it did
+// before.
+func (g *guard) restart(i int, stopped *atomic.Bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.tally[i] = [2]tally{}
+	stopped.Store(false)
 }
 
 // Override lets clients choose their arm of a [Split], testers for instance, by

@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -109,7 +110,7 @@ func TestSplitShares(t *testing.T) {
 			c.conf.Arms = threeArms(2500, 500)
 			s := newSplit(t, c.conf)
 			counts := make(map[string]int)
-			const n = 10_000
+			const n = 40_000 // at random, the bound below is seven standard deviations
 			for i := range n {
 				counts[arm(t, s, c.pairs(i)...)]++
 			}
@@ -463,6 +464,52 @@ func TestSplitIsSafeForConcurrentUse(t *testing.T) {
 		}
 	}
 	wg.Wait()
+}
+
+// SetShares starts an arm again with nothing known of it, whatever its requests
+// do meanwhile: what stopped it must not stop it once more.
+func TestSplitSetSharesRestarts(t *testing.T) {
+	const (
+		least  = 100
+		racers = 4
+	)
+	s := newSplit(t, upstream.SplitConfig{
+		Arms:   []upstream.Arm{{Name: "a", Base: says("a")}, {Name: "b", Base: fails(500)}},
+		Choose: func(r *http.Request) string { return r.Header.Get("X-To") },
+		Guard:  &upstream.Guard{MinRequests: least, Window: time.Hour},
+	})
+	stopped := func() bool { return slices.Collect(s.Arms())[1].Stopped }
+	for range least {
+		ask(t, s, "X-To", "a")
+	}
+	for round := range 200 {
+		for n := 0; !stopped(); n++ {
+			if n == least {
+				t.Fatalf("round %d: after %d failures the arm is not stopped", round, n)
+			}
+			ask(t, s, "X-To", "b")
+		}
+		var sent atomic.Int32
+		var wg sync.WaitGroup
+		for range racers {
+			wg.Go(func() {
+				for range least/racers - 1 { // fewer than stop it, all together
+					ask(t, s, "X-To", "b")
+					sent.Add(1)
+				}
+			})
+		}
+		for sent.Load() < least/10 {
+			runtime.Gosched()
+		}
+		if err := s.SetShares(map[string]int{"b": 5000}); err != nil {
+			t.Fatal(err)
+		}
+		wg.Wait()
+		if stopped() {
+			t.Fatalf("round %d: stopped for what it did before", round)
+		}
+	}
 }
 
 func TestSplitSetSharesErrors(t *testing.T) {

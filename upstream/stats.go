@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"iter"
 	"math/bits"
 	"sync/atomic"
 	"time"
@@ -18,20 +19,34 @@ type BackendStats struct {
 	Idle    int           // those of them that carry no request
 	Latency time.Duration // peak-sensitive average, see [Peer.Latency]
 
-	Attempts     uint64           // requests sent, or tried to
-	Statuses     [6]uint64        // responses by the first digit of their status; 0 is other
-	Failures     [numKinds]uint64 // attempts without a response, and bodies cut short, by [Kind]
-	DialFailures uint64           // connections that could not be made
+	Attempts     uint64    // requests sent, or tried to
+	Statuses     [6]uint64 // responses by the first digit of their status; 0 is other
+	DialFailures uint64    // connections that could not be made
 	Buckets      LatencyBuckets
+
+	failures [numKinds]uint64
 }
 
 // numKinds is the number of kinds and of what is none.
 const numKinds = int(KindClosed) + 1
 
+// Failures iterates over the number of attempts without a response, and of
+// bodies cut short, by [Kind]: all kinds, in their order, those included of which
+// there were none.
+func (s *BackendStats) Failures() iter.Seq2[Kind, uint64] {
+	return func(yield func(Kind, uint64) bool) {
+		for k := KindClientGone; k <= KindClosed; k++ {
+			if !yield(k, s.failures[k]) {
+				return
+			}
+		}
+	}
+}
+
 // Failed is the sum of the failures that are the back end's fault.
 func (s *BackendStats) Failed() (n uint64) {
-	for k, c := range s.Failures {
-		if Kind(k).BackendFault() {
+	for k, c := range s.Failures() {
+		if k.BackendFault() {
 			n += c
 		}
 	}
@@ -85,10 +100,10 @@ func (b *LatencyBuckets) Quantile(q float64) time.Duration {
 	if total == 0 {
 		return 0
 	}
-	need := uint64(q*float64(total) + 0.5)
 	var sum uint64
 	for i, n := range b {
-		if sum += n; sum >= max(need, 1) {
+		// As a quotient, which is rounded as q itself was when it was written.
+		if sum += n; sum > 0 && float64(sum)/float64(total) >= q {
 			return LatencyBound(i)
 		}
 	}
@@ -141,8 +156,8 @@ func (be *backend) look() BackendStats {
 	for i := range s.Statuses {
 		s.Statuses[i] = be.stats.statuses[i].Load()
 	}
-	for i := range s.Failures {
-		s.Failures[i] = be.stats.failures[i].Load()
+	for i := range s.failures {
+		s.failures[i] = be.stats.failures[i].Load()
 	}
 	for i := range s.Buckets {
 		s.Buckets[i] = be.stats.buckets[i].Load()

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"math"
 	"net/http"
 	"strings"
 	"time"
@@ -15,7 +16,7 @@ import (
 // and nobody without a key can choose a back end.
 //
 // A client whose back end is down goes to another one and is bound to that; see
-// Strict. One whose back end is draining stays with it.
+// Strict. One whose back end is draining stays with it until it is down.
 type Sticky struct {
 	// Keys are secret, of 32 bytes or more, the same in all instances of the
 	// program. The first makes cookies and all read them. Required.
@@ -70,7 +71,7 @@ func (s Sticky) check() problems {
 	if err := c.Valid(); err != nil {
 		p.add("Sticky.Name, Path or Domain", "must make a valid cookie", strings.TrimPrefix(err.Error(), "http: "))
 	}
-	if name := strings.ToLower(c.Name); !c.Secure && (strings.HasPrefix(name, "__secure-") || strings.HasPrefix(name, "__host-")) {
+	if name := strings.ToLower(c.Name); !c.Secure && (strings.HasPrefix(name, "__secure-") || strings.HasPrefix(name, "__http-") || strings.HasPrefix(name, "__host-")) {
 		p.add("Sticky.Name", "its prefix needs a secure cookie", c.Name)
 	} else if strings.HasPrefix(name, "__host-") && (c.Path != "/" || c.Domain != "") {
 		p.add("Sticky.Name", `the prefix __Host- needs the path "/" and no domain`, c.Name)
@@ -85,7 +86,7 @@ func (s Sticky) cookie(value string) *http.Cookie {
 		Value:    value,
 		Path:     s.Path,
 		Domain:   s.Domain,
-		MaxAge:   int(s.MaxAge / time.Second),
+		MaxAge:   int(min(s.MaxAge/time.Second, math.MaxInt32)), // 68 years, which an int of 32 bits can hold
 		SameSite: s.SameSite,
 		Secure:   !s.Insecure,
 		HttpOnly: true,
@@ -166,6 +167,15 @@ func (s *selector) bind(p *Pick, h http.Header) {
 		p.sticky = s.sticky.read(h)
 		p.strict = s.sticky.conf.Strict
 	}
+}
+
+// binds reports whether the request of p is bound to peer, and peer is up.
+func (s *selector) binds(p *Pick, peer *Peer) bool {
+	if p.sticky == "" {
+		return false
+	}
+	b := s.view.Load().sticky[p.sticky]
+	return b.up && b.peer.ID == peer.ID
 }
 
 // bound adds to the header of a response the cookie that binds its client to

@@ -112,6 +112,32 @@ func TestStickyStrict(t *testing.T) {
 	}
 }
 
+// One whose back end is draining stays with it, but not when that is down.
+func TestStickyLeavesDrainingThatIsDown(t *testing.T) {
+	for _, strict := range []bool{false, true} {
+		peers := somePeers(3)
+		s := stickySelector(t, Sticky{Keys: [][]byte{stickyKeyA}, Strict: strict}, peers)
+		first, cookies := visit(s, nil)
+		first.Draining = true
+		s.set(peers)
+		if peer, _ := visit(s, cookies); peer != first {
+			t.Errorf("strict %v: the client left a peer that is draining", strict)
+		}
+		s.setHealthy(first, false, "down")
+		peer, _ := visit(s, cookies)
+		if peer == first || (peer == nil) != strict {
+			t.Errorf("strict %v: the client of a draining peer that is down went to %v", strict, peer)
+		}
+		if got := s.state(first); got != StateDraining {
+			t.Errorf("its state is %v", got)
+		}
+		s.setHealthy(first, true, "up")
+		if peer, _ := visit(s, cookies); peer != first {
+			t.Errorf("strict %v: the client did not return", strict)
+		}
+	}
+}
+
 func TestStickyRetryGoesElsewhere(t *testing.T) {
 	s := stickySelector(t, Sticky{Keys: [][]byte{stickyKeyA}}, somePeers(2))
 	first, cookies := visit(s, nil)
@@ -245,6 +271,7 @@ func TestStickyCheck(t *testing.T) {
 		{Sticky{Keys: keys, SameSite: http.SameSiteNoneMode, Insecure: true}, "Sticky.SameSite: "},
 		{Sticky{Keys: keys, Name: "__Host-x", Path: "/app"}, "Sticky.Name: the prefix __Host-"},
 		{Sticky{Keys: keys, Name: "__Secure-x", Insecure: true}, "Sticky.Name: its prefix"},
+		{Sticky{Keys: keys, Name: "__HTTP-x", Insecure: true}, "Sticky.Name: its prefix"},
 		{Sticky{Keys: keys, Name: "__Secure-x", Path: "/app"}, ""},
 	} {
 		err := c.conf.check().err()

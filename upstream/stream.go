@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -25,6 +26,7 @@ func (x *exchange) respond(res *http.Response) {
 		x.switchProtocols(res)
 		return
 	}
+	received := res.StatusCode // a hook may change it
 	if err := x.prepare(res); err != nil {
 		res.Body.Close()
 		x.fail(err)
@@ -44,7 +46,12 @@ func (x *exchange) respond(res *http.Response) {
 	h := x.w.Header()
 	merge(h, res.Header)
 	if name := p.cfg.ProxyStatus; name != "" {
-		h["Proxy-Status"] = append(h["Proxy-Status"], proxyStatusReceived(name, res.StatusCode))
+		h["Proxy-Status"] = append(h["Proxy-Status"], proxyStatusReceived(name, received))
+	}
+	if _, ok := h["Content-Type"]; !ok && c.buf != nil {
+		// The server would guess at it, and may see HTML and its scripts in what
+		// the back end has left without a type for that very reason.
+		h["Content-Type"] = nil
 	}
 	if x.in.ProtoMajor == 1 && !x.complete() {
 		// An answer before the end of the upload. Without this the server
@@ -60,8 +67,10 @@ func (x *exchange) respond(res *http.Response) {
 		return
 	}
 	if err := x.copyResponse(res, c); err != nil {
-		x.abort(err)
+		x.breakOff(res, err)
+		return
 	}
+	x.body.stop()
 	res.Body.Close() // some Transports fill in the trailers only now
 	x.sendTrailers(h, res, announced)
 }
@@ -69,7 +78,7 @@ func (x *exchange) respond(res *http.Response) {
 // prepare checks a response and makes its header ready to be passed on.
 func (x *exchange) prepare(res *http.Response) error {
 	p := x.p
-	if err := finalStatus(res); err != nil {
+	if err := x.finalStatus(res); err != nil {
 		return err
 	}
 	p.responseHeader(res.Header)
@@ -87,7 +96,7 @@ func (x *exchange) prepare(res *http.Response) error {
 		}
 		return &Error{Kind: KindBadResponse, Backend: x.rec.Backend, Err: err}
 	}
-	return finalStatus(res)
+	return x.finalStatus(res)
 }
 
 // addVia adds this proxy to the Via of a response.
@@ -106,9 +115,9 @@ func (x *exchange) addVia(res *http.Response) {
 var errTooLong = errors.New("the response body is larger than ProxyConfig.MaxResponse")
 
 // finalStatus checks that a status can be written as that of a final response.
-func finalStatus(res *http.Response) error {
+func (x *exchange) finalStatus(res *http.Response) error {
 	if res.StatusCode < 200 || res.StatusCode > 999 {
-		return &Error{Kind: KindBadResponse, Err: fmt.Errorf("status %d in a final response", res.StatusCode)}
+		return &Error{Kind: KindBadResponse, Backend: x.rec.Backend, Err: fmt.Errorf("status %d in a final response", res.StatusCode)}
 	}
 	return nil
 }
@@ -166,21 +175,33 @@ func (x *exchange) announceTrailers(h http.Header, res *http.Response) int {
 	if len(res.Trailer) == 0 || !x.in.ProtoAtLeast(1, 1) {
 		return 0
 	}
+	own := h["Trailer"] // of a layer outside
 	var few [4]string
 	names := few[:0]
+	announced := 0
 	for name := range res.Trailer {
-		if trailable(name) {
+		if !trailable(name) {
+			continue
+		}
+		announced++
+		if !hasToken(own, name) { // the server sends what is announced twice twice
 			names = append(names, name)
 		}
 	}
-	if len(names) == 0 {
+	if announced == 0 {
 		return 0
 	}
-	h["Trailer"] = x.value(strings.Join(names, ", "))
+	if len(names) > 0 {
+		list := x.value(strings.Join(names, ", "))
+		if len(own) > 0 {
+			list = append(own[:len(own):len(own)], list...)
+		}
+		h["Trailer"] = list
+	}
 	if x.in.ProtoMajor == 1 && !bodyless(x.in.Method, res.StatusCode) {
 		delete(h, "Content-Length")
 	}
-	return len(names)
+	return announced
 }
 
 // sendTrailers passes on the trailers that came after the body.
@@ -205,15 +226,37 @@ func (x *exchange) sendTrailers(h http.Header, res *http.Response, announced int
 	}
 }
 
-// abort ends a response that cannot be completed, so that the client sees it.
-func (x *exchange) abort(err error) {
-	e := x.judge(err)
+// breakOff ends a response that cannot be completed, so that the client sees it.
+func (x *exchange) breakOff(res *http.Response, err error) {
+	e := err
+	if own, ok := err.(*Error); !ok || own.Kind != KindBadResponse {
+		e = x.judge(err)
+	} // else it was seen here, and a client that resets its stream has seen it too
 	x.rec.Err = e
-	if own, ok := e.(*Error); !ok || own.Kind != KindClientGone {
+	own, ok := e.(*Error)
+	if ok && own.Kind == KindDeadline && x.grpcTimedOut(res) {
+		// A client that looks at its clock a little later would take a stream
+		// that is reset for an internal error.
+		flush(x.w) // as in sendTrailers
+		h := x.w.Header()
+		h[http.TrailerPrefix+"Grpc-Status"] = x.value(strconv.Itoa(grpcDeadlineExceeded))
+		h[http.TrailerPrefix+"Grpc-Message"] = x.value("deadline exceeded")
+		return
+	}
+	if !ok || own.Kind != KindClientGone || errors.Is(own.Err, context.Canceled) && contextEnd(x.in.Context()) == nil && contextEnd(x.out) == nil {
+		// The last is a tripper of Config.Wrap that has cancelled what it hands out.
 		x.p.cfg.Logger.WarnContext(x.in.Context(), "upstream: response broken off",
 			"backend", x.rec.Backend, "status", x.rec.Status, "sent", x.rec.Sent, "error", e)
 	}
 	panic(http.ErrAbortHandler)
+}
+
+// grpcTimedOut reports whether it is the client's own grpc-timeout that has ended
+// a response of gRPC. Only of such a one everybody looks for the status in its
+// trailers; any other that is cut must not end as if it were whole.
+func (x *exchange) grpcTimedOut(res *http.Response) bool {
+	return x.cancel != nil && contextEnd(x.in.Context()) == nil && x.in.ProtoMajor >= 2 && x.in.Method == http.MethodPost &&
+		res.StatusCode == http.StatusOK && res.ContentLength < 0 && isGRPC(res.Header["Content-Type"])
 }
 
 // copying is how the body of a response is to be copied.
@@ -259,18 +302,24 @@ func (c *copying) lead(res *http.Response) error {
 // copyResponse copies the body to the client.
 func (x *exchange) copyResponse(res *http.Response, c copying) error {
 	if !c.pauses && !c.timed {
+		// A hook can have made the length more than MaxResponse, which pump holds to.
+		limit := x.p.cfg.MaxResponse
+		if c.err == nil && int64(c.n) < res.ContentLength && res.ContentLength <= int64(len(c.buf)) && (limit == 0 || res.ContentLength <= limit) {
+			if err := x.gather(res, &c); err != nil {
+				return err
+			}
+		}
 		return x.pump(res.Body, c, nil)
 	}
-	s := &x.stream
-	s.w = x.w
-	defer s.stop()
+	s := x.p.streams.get(x.w)
+	defer x.p.streams.put(s)
 	if c.pauses {
 		// The head alone must not wait for the first byte, which may be
 		// long in coming. Most often it is not, and one flush is enough.
-		s.arm(headDelay)
+		s.start(headDelay)
 	} else {
 		s.interval = x.p.cfg.FlushInterval
-		s.arm(s.interval)
+		s.start(s.interval)
 	}
 	return x.pump(res.Body, c, s)
 }
@@ -278,6 +327,30 @@ func (x *exchange) copyResponse(res *http.Response, c copying) error {
 // headDelay is how long the head of a stream waits for the body, and a full
 // buffer for the next.
 const headDelay = time.Millisecond
+
+// gather reads the rest of a body that fits into the buffer, of which the first
+// part has come with the head, so that both are written at once: the server pays
+// for each write with a system call. If the body pauses, what there is of it
+// goes ahead.
+func (x *exchange) gather(res *http.Response, c *copying) error {
+	s := x.p.streams.get(x.w)
+	defer x.p.streams.put(s)
+	for c.err == nil && int64(c.n) < res.ContentLength {
+		s.hold(c.buf[:c.n])
+		var n int
+		n, c.err = res.Body.Read(c.buf[c.n:])
+		c.n += n
+		if sent, err := s.unhold(); sent > 0 || err != nil {
+			x.rec.Sent += int64(sent)
+			c.buf, c.n = c.buf[sent:], c.n-sent
+			if err != nil {
+				return x.writeError(err, x.rec.Sent+int64(c.n))
+			}
+			return nil
+		}
+	}
+	return nil
+}
 
 // pump copies body to the client, what has been read of it first.
 func (x *exchange) pump(body io.Reader, c copying, s *stream) error {
@@ -295,7 +368,7 @@ func (x *exchange) pump(body io.Reader, c copying, s *stream) error {
 				werr = s.write(buf[:n], n < len(buf), err != nil)
 			}
 			if werr != nil {
-				return &Error{Kind: KindClientGone, Err: werr}
+				return x.writeError(werr, x.rec.Sent+int64(n))
 			}
 			x.rec.Sent += int64(n)
 		}
@@ -308,6 +381,19 @@ func (x *exchange) pump(body io.Reader, c copying, s *stream) error {
 	}
 }
 
+// writeError is the error of a write to the client, with which total bytes of
+// the body would have been written. That these do not fit the head, as after a
+// hook that has changed the one and not the other, is not the client's fault. The
+// server of HTTP/2 has no error of its own for that.
+func (x *exchange) writeError(err error, total int64) error {
+	kind := KindClientGone
+	declared, perr := strconv.ParseInt(x.w.Header().Get("Content-Length"), 10, 64)
+	if perr == nil && total > declared || errors.Is(err, http.ErrContentLength) || errors.Is(err, http.ErrBodyNotAllowed) {
+		kind = KindBadResponse
+	}
+	return &Error{Kind: kind, Backend: x.rec.Backend, Err: err}
+}
+
 // bodyError is the error of a response body that ended early.
 func bodyError(err error, backend string) error {
 	if _, ok := err.(*Error); ok {
@@ -316,16 +402,65 @@ func bodyError(err error, backend string) error {
 	return &Error{Kind: KindBodyAborted, Backend: backend, Err: err}
 }
 
-// stream writes a response and decides when to flush it. Flushes can come from
-// a timer, so there is a lock around the writer.
+// stream writes a response and decides when to flush it. Flushes, and writes of
+// what is held, can come from a timer, so there is a lock around the writer.
 type stream struct {
-	w        http.ResponseWriter
 	interval time.Duration // 0: at each pause
 
-	mu      sync.Mutex
-	timer   *time.Timer
-	pending bool // something is written and not flushed, and the timer runs
-	stopped bool
+	mu       sync.Mutex
+	w        http.ResponseWriter // nil: no more
+	timer    *time.Timer
+	due      int    // calls of expire that are to come
+	pending  bool   // something is written and not flushed, or held
+	held     []byte // to be written, and not flushed, by expire
+	sent     int    // of held
+	err      error  // why nothing more is to be written
+	panicked any    // what the writer panicked with in expire
+}
+
+var errPanicked = errors.New("the writer has panicked")
+
+// streams lends streams, for the sake of their timers.
+type streams struct{ pool sync.Pool }
+
+func (p *streams) get(w http.ResponseWriter) *stream {
+	s, ok := p.pool.Get().(*stream)
+	if !ok {
+		s = new(stream)
+	}
+	s.w, s.interval = w, 0
+	return s
+}
+
+// put returns when no flush is under way, and lets none begin. It panics if one
+// has, in the goroutine of the timer, where nobody could recover from it.
+func (p *streams) put(s *stream) {
+	again := s.stop()
+	if s.panicked != nil {
+		panic(s.panicked)
+	}
+	if again {
+		p.pool.Put(s)
+	}
+}
+
+// hold has b written if the timer comes, which the first call sets, before unhold
+// is called.
+func (s *stream) hold(b []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held, s.pending = b, true
+	if s.due == 0 {
+		s.arm(headDelay)
+	}
+}
+
+// unhold returns how much of what was held has been written. No more will be.
+func (s *stream) unhold() (sent int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held, s.pending = nil, false
+	return s.sent, s.err
 }
 
 // write writes p. A pause is a read that did not fill the buffer: there was no
@@ -333,6 +468,9 @@ type stream struct {
 func (s *stream) write(p []byte, pause, last bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.err != nil {
+		return s.err
+	}
 	if _, err := s.w.Write(p); err != nil {
 		return err
 	}
@@ -341,7 +479,7 @@ func (s *stream) write(p []byte, pause, last bool) error {
 	case s.interval == 0 && pause:
 		if s.pending {
 			s.pending = false
-			s.timer.Stop()
+			s.disarm()
 		}
 		return flush(s.w)
 	case s.interval == 0:
@@ -352,46 +490,82 @@ func (s *stream) write(p []byte, pause, last bool) error {
 	return nil
 }
 
-// arm sets the timer. It is called with mu held, or before there is anyone else.
+// start sets the timer for the head.
+func (s *stream) start(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.arm(d)
+}
+
+// arm sets the timer. It is called with mu held.
 func (s *stream) arm(d time.Duration) {
 	s.pending = true
-	if s.timer == nil {
+	switch {
+	case s.timer == nil:
 		s.timer = time.AfterFunc(d, s.expire)
-	} else {
-		s.timer.Reset(d)
+		s.due++
+	case !s.timer.Reset(d):
+		s.due++
 	}
 }
 
 func (s *stream) expire() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.pending && !s.stopped {
-		s.pending = false
+	s.due--
+	if !s.pending {
+		return
+	}
+	s.pending = false
+	defer func() {
+		if s.panicked = recover(); s.panicked != nil {
+			s.err = errPanicked
+		}
+	}()
+	if s.held == nil {
 		flush(s.w) // the next write has the error too
+		return
+	}
+	s.sent, s.err = s.w.Write(s.held)
+	s.held = nil
+}
+
+// disarm stops the timer. If that is too late, expire will find nothing to do.
+func (s *stream) disarm() {
+	if s.timer.Stop() {
+		s.due--
 	}
 }
 
-// stop returns when no flush is under way, and lets none begin.
-func (s *stream) stop() {
+// stop ends the use of the writer. It reports whether the stream can be used
+// again, because expire will not be called any more.
+func (s *stream) stop() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stopped = true
-	if s.timer != nil {
-		s.timer.Stop()
+	s.w, s.pending, s.held, s.sent, s.err = nil, false, nil, 0, nil
+	if s.due > 0 {
+		s.disarm()
 	}
+	return s.due == 0
 }
 
-// flush flushes a writer in the cheapest way that it has.
+// flush flushes a writer in the cheapest way that it has. That one cannot flush
+// is no error, whoever says so: a writer with the method may be around one
+// without.
 func flush(w http.ResponseWriter) error {
+	var err error
 	switch f := w.(type) {
 	case interface{ FlushError() error }:
-		return f.FlushError()
+		err = f.FlushError()
 	case http.Flusher:
 		f.Flush()
+	default:
+		err = http.NewResponseController(w).Flush()
+	}
+	if errors.Is(err, http.ErrNotSupported) {
 		return nil
 	}
-	http.NewResponseController(w).Flush() // a writer that cannot flush needs no error
-	return nil
+	return err
 }
 
 // isEventStream reports whether a response is Server-Sent Events, whatever

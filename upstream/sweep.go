@@ -15,9 +15,9 @@ type watch struct {
 	turn    atomic.Uint32 // which exchange it is
 
 	// The sweep's own.
-	seenTurn  uint32
-	seenBytes int64
-	since     time.Duration
+	seenTurn    uint32
+	seenWritten int64
+	since       time.Duration
 }
 
 // begin is called before a request is written, end when its response is there
@@ -32,17 +32,18 @@ func (w *watch) bodyDone() { w.sent.Store(true) }
 
 func (w *watch) end() { w.waiting.Store(false) }
 
-// overdue reports whether nothing has moved for limit while the back end had
-// the turn: after the whole request was handed over, or while it does not take
-// more of it. A client that is slow to send its body is not the back end's fault.
+// overdue reports whether the back end had the turn for limit: after it has
+// taken the whole request, or while it does not take more of it. A client that is
+// slow to send its body is not the back end's fault. What the back end sends
+// meanwhile, interim responses or a part of a header, gains it no time.
 func (w *watch) overdue(nc *netConn, now, limit time.Duration) bool {
 	if !w.waiting.Load() {
 		return false
 	}
-	bytes := nc.written.Load() + nc.read.Load()
+	written := nc.written.Load()
 	turn := w.turn.Load()
-	if turn != w.seenTurn || bytes != w.seenBytes || !w.sent.Load() && !nc.writing.Load() {
-		w.seenTurn, w.seenBytes, w.since = turn, bytes, now
+	if turn != w.seenTurn || written != w.seenWritten || !w.sent.Load() && !nc.writing.Load() {
+		w.seenTurn, w.seenWritten, w.since = turn, written, now
 		return false
 	}
 	return now-w.since >= limit
@@ -71,7 +72,7 @@ func (s *connSet) sweep() {
 	limit := s.idleTimes.limit(s.limits.IdleTimeout, now)
 	s.idle = slices.DeleteFunc(s.idle, func(c *conn) bool {
 		if c.dead.Load() || s.spent(c, now) || limit > 0 && now-c.idleSince >= limit {
-			s.trash = append(s.trash, c)
+			s.discard(c, now)
 			return true
 		}
 		return false
@@ -85,6 +86,7 @@ func (s *connSet) sweep() {
 	if s.wire != wireH2 && s.limits.HeaderTimeout > 0 {
 		for c := range s.all {
 			if !c.h2 && c.watch.overdue(c.nc, now, s.limits.HeaderTimeout) {
+				c.late.Store(true) // no other request gets it, should the response come now
 				late = append(late, c)
 			}
 		}
@@ -92,7 +94,6 @@ func (s *connSet) sweep() {
 	s.refill(now)
 	s.unlock()
 	for _, c := range late {
-		c.late.Store(true)
 		c.close()
 	}
 }
@@ -111,6 +112,6 @@ func (s *connSet) refill(now time.Duration) {
 		want = 1 // more of them once it is known what they speak
 	}
 	for ; have < want && s.room(); have++ {
-		s.startDial()
+		s.startDial(0)
 	}
 }

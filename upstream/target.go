@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -28,8 +29,8 @@ type Target struct {
 
 	// ID names the target in statistics, errors and sticky cookies, and is
 	// what a back end's connections and health are kept by across
-	// [Pool.Update]. It must be unique in a Pool. Empty is URL, followed by "@"
-	// and Addr if that is set.
+	// [Pool.Update], unless that changes what is connected to. It must be
+	// unique in a Pool. Empty is URL, followed by "@" and Addr if that is set.
 	ID string
 
 	// Addr is the address that is dialled, host:port, if it is not the one that
@@ -155,12 +156,12 @@ func parseTarget(t Target, foreign bool) (*endpoint, error) {
 	if p := u.Port(); p != "" {
 		port = p
 	}
+	if !isPort(port) {
+		return nil, errors.New("must have a port between 1 and 65535")
+	}
 	e.dialKey = net.JoinHostPort(host, port)
 	e.addr = e.dialKey
 	if t.Addr != "" {
-		if _, _, err := net.SplitHostPort(t.Addr); err != nil {
-			return nil, errors.New("has an Addr that is not host:port")
-		}
 		e.addr = t.Addr
 	}
 	e.urlHost = u.Host
@@ -209,16 +210,37 @@ func checkTarget(p *problems, field string, t Target) {
 	if t.Priority < 0 {
 		p.add(field+".Priority", "must not be negative", t.Priority)
 	}
+	if t.Addr != "" {
+		if _, port, err := net.SplitHostPort(t.Addr); err != nil || !isPort(port) {
+			p.add(field+".Addr", "must be host:port", fmt.Sprintf("%q", t.Addr))
+		}
+	}
 	if t.PreserveHost && t.Host != "" {
 		p.add(field+".PreserveHost", "must not be set together with Host", t.Host)
 	}
-	if strings.ContainsFunc(t.Host, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '/' || r == '@' }) {
+	if !isHost(t.Host) {
 		p.add(field+".Host", "must be a host with or without a port", fmt.Sprintf("%q", t.Host))
 	}
 }
 
-// parseTargets makes all of ts ready, or says what is wrong with them.
-func parseTargets(ts []Target, foreign bool) ([]*endpoint, problems) {
+// isHost reports whether s can be sent as a Host field, or is empty.
+func isHost(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '/' || r == '@' })
+}
+
+// isPort reports whether s is a port that can be dialled: a number, or the name
+// of a service.
+func isPort(s string) bool {
+	if strings.Trim(s, "0123456789") != "" {
+		return true
+	}
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
+}
+
+// parseTargets makes all of ts ready, or says what is wrong with them and with
+// checking them in that way.
+func parseTargets(ts []Target, foreign bool, check CheckKind) ([]*endpoint, problems) {
 	var p problems
 	es := make([]*endpoint, 0, len(ts))
 	seen := make(map[string]bool, len(ts))
@@ -228,6 +250,14 @@ func parseTargets(ts []Target, foreign bool) ([]*endpoint, problems) {
 		e, err := parseTarget(t, foreign)
 		if err != nil {
 			p.add(field+".URL", err.Error(), redacted(t.URL))
+			continue
+		}
+		if !check.suits(e.proto) {
+			wrong := "must have a scheme that can be HTTP/2, for Check.Kind is CheckGRPC"
+			if check == CheckTCP {
+				wrong = "must have a scheme of this package's, for Check.Kind is CheckTCP"
+			}
+			p.add(field+".URL", wrong, redacted(t.URL))
 			continue
 		}
 		if seen[e.ID] {

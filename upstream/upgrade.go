@@ -45,8 +45,13 @@ func (x *exchange) switchProtocols(res *http.Response) {
 		if err == nil && res.StatusCode != http.StatusSwitchingProtocols {
 			err = errors.New("ModifyResponse has changed the status of a 101")
 		}
+		through, ok := res.Body.(io.ReadWriteCloser)
+		if err == nil && !ok {
+			err = &Error{Kind: KindUpgrade, Backend: x.rec.Backend,
+				Err: fmt.Errorf("ModifyResponse has made the body of a 101 a %T, which cannot be written to", res.Body)}
+		}
 		if err != nil {
-			back.Close()
+			back.Close() // finish closes what may be around it
 			e, ok := answerOf(err)
 			if !ok {
 				e = &Error{Kind: KindBadResponse, Backend: x.rec.Backend, Err: err}
@@ -54,6 +59,7 @@ func (x *exchange) switchProtocols(res *http.Response) {
 			x.fail(e)
 			return
 		}
+		back = through
 	}
 	h := x.w.Header().Clone()
 	merge(h, res.Header)
@@ -110,8 +116,17 @@ func (x *exchange) tunnel(client net.Conn, early *bufio.Reader, back io.ReadWrit
 	}
 
 	up := make(chan error, 1)
+	var panicked any
 	go func() {
 		var err error
+		defer func() {
+			// Here nobody could recover from it.
+			if panicked = recover(); panicked != nil || err != nil {
+				client.Close() // so that the other direction ends too
+				back.Close()
+			}
+			up <- err
+		}()
 		if n := early.Buffered(); n > 0 {
 			var b []byte
 			if b, err = early.Peek(n); err == nil {
@@ -124,11 +139,6 @@ func (x *exchange) tunnel(client net.Conn, early *bufio.Reader, back io.ReadWrit
 			n, err = x.relay(back, client)
 			x.body.read.Add(n)
 		}
-		if err != nil {
-			client.Close() // so that the other direction ends too
-			back.Close()
-		}
-		up <- err
 	}()
 	n, err := x.relay(client, back)
 	x.rec.Sent = n
@@ -137,6 +147,9 @@ func (x *exchange) tunnel(client net.Conn, early *bufio.Reader, back io.ReadWrit
 		back.Close()
 	}
 	<-up
+	if panicked != nil {
+		panic(panicked)
+	}
 	if ctx := x.in.Context(); ctx.Err() != nil {
 		return contextError(ctx, x.rec.Backend)
 	}

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"example.com/plainware/internal/urlpath"
 )
 
 // URI says how the target of a request becomes the target that back ends see.
@@ -15,12 +17,14 @@ import (
 // leaves its place by dot segments, or that has a control character or a space
 // in it.
 //
-// Whatever the settings, a request is refused with 400 if its target has a
-// control character, a space, "#", or an encoded zero byte.
+// Whatever the settings, a request is refused with 400 if its target, path or
+// query, has a control character, a space, "#", or an encoded zero byte.
 type URI struct {
 	// StripPrefix is taken off the path: "/api" makes /api/users /users, and
 	// /api itself /. It ends at a segment, so that /apix is not touched; neither is
 	// any other path. It must begin with a slash; one at its end does not count.
+	// Back ends get what was taken off, as the client wrote it, in
+	// X-Forwarded-Prefix, as described at [Forwarded].
 	StripPrefix string
 
 	// AddPrefix is put before the path. It must begin with a slash; one at its
@@ -78,45 +82,13 @@ func badTarget(r *http.Request, dots bool) string {
 	}
 	// Path is decoded, so that it finds %00 as well; RawPath is what was sent,
 	// where that is not what Path would be encoded to.
-	if badBytes(u.RawPath) || badBytes(u.RawQuery) || strings.IndexByte(u.Path, 0) >= 0 || u.Fragment != "" {
+	if urlpath.BadBytes(u.RawPath) || urlpath.BadBytes(u.RawQuery) || strings.IndexByte(u.Path, 0) >= 0 || strings.Contains(u.RawQuery, "%00") || u.Fragment != "" {
 		return "The target has characters that must be encoded."
 	}
-	if !dots && dotSegments(u.Path) {
+	if !dots && urlpath.DotSegments(u.Path) {
 		return "The path has dot segments."
 	}
 	return ""
-}
-
-// badBytes reports whether an escaped path or query has bytes that cannot be in
-// one without ending it.
-func badBytes(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; c <= ' ' || c == '#' || c == 0x7f {
-			return true
-		}
-	}
-	return false
-}
-
-// dotSegments reports whether a decoded path has a segment that is . or .., for
-// any back end: some take \ for /, and some cut a segment at the first ;.
-func dotSegments(path string) bool {
-	if strings.IndexByte(path, '.') < 0 {
-		return false
-	}
-	for i := range len(path) {
-		if path[i] != '.' || i > 0 && path[i-1] != '/' && path[i-1] != '\\' {
-			continue
-		}
-		end := i + 1
-		if end < len(path) && path[end] == '.' {
-			end++
-		}
-		if end == len(path) || strings.IndexByte(`/\;`, path[end]) >= 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // escapedPath returns the path of u as the client sent it, also where that has

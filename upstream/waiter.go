@@ -10,6 +10,7 @@ type waiter struct {
 	conn  *conn
 	err   *Error
 	seq   uint64 // order of arrival
+	spent int    // of closedDials, for the connections that it was given before
 }
 
 // waiters is a list of them, first come, first served. A request that is

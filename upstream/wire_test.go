@@ -274,6 +274,10 @@ func TestBodyLengthMismatch(t *testing.T) {
 			o := n.add("a", func(o *origin, _ int, c *memnet.Conn) {
 				_, _, err := o.read(bufio.NewReader(c))
 				complete <- err == nil
+				// What is too long is found when all that was announced has been
+				// sent. An answer that comes before that is delivered, as any early
+				// one is.
+				time.Sleep(time.Millisecond)
 				io.WriteString(c, okAnswer)
 			})
 			p := n.pool(upstream.Config{}, "a")
@@ -392,6 +396,55 @@ func TestInvalidRequest(t *testing.T) {
 				synctest.Wait()
 				if bytes.Load() != 0 {
 					t.Errorf("%d bytes were written", bytes.Load())
+				}
+			})
+		})
+	}
+}
+
+// upstream 73: so is one that net/http does not send for a reason of its own.
+func TestUnsendableRequest(t *testing.T) {
+	upload := func(r *http.Request) { r.Body, r.ContentLength = io.NopCloser(strings.NewReader("x")), -1 }
+	both := []memnet.Proto{memnet.HTTP1, memnet.H2C}
+	for _, c := range []struct {
+		name   string
+		protos []memnet.Proto // that refuse it
+		status int
+		spoil  func(*http.Request)
+	}{
+		{"length without a body", both[:1], 400, func(r *http.Request) { r.ContentLength = 5 }},
+		{"trailer of framing", both, 400, func(r *http.Request) { upload(r); r.Trailer = http.Header{"Content-Length": nil} }},
+		{"trailer of framing in small letters", both, 400, func(r *http.Request) { upload(r); r.Trailer = http.Header{"transfer-encoding": nil} }},
+		{"trailer with a space", both, 400, func(r *http.Request) { upload(r); r.Trailer = http.Header{"A B": nil} }},
+		{"host", both[1:], 400, func(r *http.Request) { r.Host = "a b" }},
+		{"Transfer-Encoding", both[1:], 400, func(r *http.Request) { r.Header["Transfer-Encoding"] = []string{"gzip"} }},
+		{"Connection", both[1:], 400, func(r *http.Request) { r.Header["Connection"] = []string{"x"} }},
+		{"URL", both[1:], 400, func(r *http.Request) { r.URL.Opaque = "a b" }},
+		{"header beyond what the peer takes", both[1:], 431, func(r *http.Request) { r.Header["X"] = []string{strings.Repeat("x", 8000)} }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inBubbles(t, c.protos, func(t *testing.T, proto memnet.Proto) {
+				scheme := map[memnet.Proto]string{memnet.HTTP1: "http", memnet.H2C: "h2c"}[proto]
+				cfg, _ := serveFor(t, proto, &http.Server{
+					MaxHeaderBytes: 4000,
+					Handler:        http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "ok") }),
+				}, scheme+"://a")
+				cfg.Targets = append(cfg.Targets, upstream.Target{URL: scheme + "://b", ID: "b"})
+				cfg.Retry.Lost = true
+				p := newPool(t, cfg)
+				for range 10 {
+					mustSend(t, p, newRequest(t, "GET", "/", "")) // the peer's settings are known
+					req := newRequest(t, "GET", "/", "")
+					c.spoil(req)
+					_, _, _, err := send(p, req)
+					if e := wantKind(t, err, upstream.KindPolicy); e.HTTPStatus() != c.status || !e.NotSent() {
+						t.Errorf("got %v, %d", e, e.HTTPStatus())
+					}
+				}
+				for s := range p.Backends() {
+					if s.Active != 0 || s.Failed() != 0 || s.State != upstream.StateHealthy {
+						t.Errorf("%s is %v: %d active, %d failures", s.Target.ID, s.State, s.Active, s.Failed())
+					}
 				}
 			})
 		})

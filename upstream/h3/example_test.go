@@ -16,8 +16,8 @@ func ExampleNew() {
 	}
 	pool, err := upstream.New(upstream.Config{
 		Targets: []upstream.Target{
-			{URL: "h3://10.0.0.7:443", ServerName: "app.example"},
-			{URL: "h2://10.0.0.8:443", ServerName: "app.example"},
+			{URL: "h3://10.0.0.7:443", ServerName: "app.example", Host: "app.example"},
+			{URL: "h2://10.0.0.8:443", ServerName: "app.example", Host: "app.example"},
 		},
 		Transport: quic.Transport,
 	})

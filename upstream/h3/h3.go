@@ -4,7 +4,7 @@
 //
 //	quic, err := h3.New(h3.Config{})
 //	pool, err := upstream.New(upstream.Config{
-//		Targets:   []upstream.Target{{URL: "h3://10.0.0.7:443", ServerName: "app.example"}},
+//		Targets:   []upstream.Target{{URL: "h3://10.0.0.7:443", ServerName: "app.example", Host: "app.example"}},
 //		Transport: quic.Transport,
 //	})
 //
@@ -38,7 +38,9 @@ type Config struct {
 	// QUIC demands.
 	TLS *tls.Config
 
-	// HandshakeTimeout is the limit for a connection to be made; zero is 5 s.
+	// HandshakeTimeout is how long a server may be silent while a connection is
+	// made; zero is 5 s. The handshake as a whole may take twice that, as
+	// quic-go's HandshakeIdleTimeout has it.
 	HandshakeTimeout time.Duration
 
 	// IdleTimeout is how long a connection is kept without use; zero is 30 s.

@@ -1,6 +1,7 @@
 package h3_test
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -8,11 +9,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"example.com/plainware/upstream"
 	"example.com/plainware/upstream/h3"
+	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 )
 
@@ -112,6 +116,109 @@ func TestFailures(t *testing.T) {
 	if !ok || e.Kind != upstream.KindTLS || !e.NotSent() {
 		t.Errorf("an unknown certificate: %v", err)
 	}
+}
+
+// upstream 78: a request that the server says it has rejected goes to another,
+// whatever its method, and is not held against the one that rejected it. One that
+// ends in another error may have been acted upon, and a POST is not sent again.
+func TestRejected(t *testing.T) {
+	addr, tc := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		io.WriteString(w, r.Method+" "+string(b))
+	}))
+	for code, again := range map[http3.ErrCode]bool{http3.ErrCodeRequestRejected: true, http3.ErrCodeInternalError: false} {
+		for _, method := range []string{"GET", "POST"} {
+			odd, asked := resets(t, quic.StreamErrorCode(code))
+			p := newPool(t, upstream.Config{
+				Targets: []upstream.Target{{URL: "h3://" + odd, ID: "odd"}, {URL: "h3://" + addr, ID: "good", Priority: 1}},
+			}, tc)
+			var body io.Reader
+			if method == "POST" {
+				body = strings.NewReader("body")
+			}
+			req, err := http.NewRequestWithContext(t.Context(), method, "http://label/", body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.GetBody = nil
+			res, err := p.RoundTrip(req)
+			want := int32(1)
+			if again && body == nil {
+				want = 2 // quic-go tries a fresh connection first
+			}
+			if n := asked.Load(); n != want {
+				t.Errorf("%v, %s: the first server saw %d requests, want %d", code, method, n, want)
+			}
+			if !again {
+				if err == nil {
+					res.Body.Close()
+					t.Errorf("%v, %s: sent again", code, method)
+				}
+				continue
+			}
+			if err != nil {
+				t.Errorf("%v, %s: %v", code, method, err)
+				continue
+			}
+			b, err := io.ReadAll(res.Body)
+			res.Body.Close()
+			echo := method + " "
+			if body != nil {
+				echo += "body"
+			}
+			if id, _ := upstream.BackendOf(res); id != "good" || string(b) != echo || err != nil {
+				t.Errorf("%v, %s: got %q from %s, %v", code, method, b, id, err)
+			}
+			for s := range p.Backends() {
+				if s.Failed() != 0 {
+					t.Errorf("%v, %s: %s is blamed", code, method, s.Target.ID)
+				}
+			}
+		}
+	}
+}
+
+// resets starts a server that ends every request with an error code, and counts
+// them.
+func resets(t *testing.T, code quic.StreamErrorCode) (addr string, asked *atomic.Int32) {
+	t.Helper()
+	certs := httptest.NewUnstartedServer(nil)
+	certs.StartTLS()
+	t.Cleanup(certs.Close)
+	l, err := quic.ListenAddr("127.0.0.1:0", http3.ConfigureTLSConfig(&tls.Config{Certificates: certs.TLS.Certificates}), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked = new(atomic.Int32)
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	t.Cleanup(func() { cancel(); l.Close(); wg.Wait() })
+	wg.Go(func() {
+		for {
+			c, err := l.Accept(ctx)
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer c.CloseWithError(0, "")
+				control, err := c.OpenUniStreamSync(ctx)
+				if err != nil {
+					return
+				}
+				control.Write([]byte{0, 4, 0}) // a control stream, and SETTINGS without any
+				for {
+					s, err := c.AcceptStream(ctx)
+					if err != nil {
+						return
+					}
+					asked.Add(1)
+					s.CancelRead(code)
+					s.CancelWrite(code)
+				}
+			})
+		}
+	})
+	return l.Addr().String(), asked
 }
 
 // Targets of other schemes are left to the Pool.
