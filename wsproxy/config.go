@@ -24,7 +24,10 @@ type Config struct {
 	//	unix:///path            HTTP/1.1 over the socket at the URL's path
 	//
 	// A path is put in front of the request's, and a query in front of the
-	// request's. The port may be left out: 80 and 443.
+	// request's. Where the request's is to be another at the back end, a handler
+	// outside passes on a copy of the request with another URL; http.StripPrefix is one,
+	// if it leaves a slash: a request whose path is empty is refused with 400.
+	// The host is in ASCII, the port from 1 to 65535; it may be left out: 80 and 443.
 	Target string
 
 	// Director chooses the back end of each handshake, in the place of Target.
@@ -44,7 +47,8 @@ type Config struct {
 
 	// Dial connects to a back end: "tcp" and host:port, or "unix" and a path.
 	// Nil is net.Dialer's. It must keep to ctx. Only connections that are
-	// *net.TCPConn or *net.UnixConn have the cheap paths.
+	// *net.TCPConn or *net.UnixConn have the cheap paths. SetDeadline must work:
+	// connections without deadlines, such as SSH's channels, are refused with 502.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	// Match says which requests Proxy.Handler takes; the others go on to the
@@ -63,7 +67,8 @@ type Config struct {
 	// Origins are origins that pages may connect from beside the host of the
 	// request itself: "https://app.example", "https://*.app.example" for any
 	// name below, or "*.app.example" for any of http and https. A port other than
-	// the scheme's must be given. "null" is the origin of sandboxed pages.
+	// the scheme's must be given, and a name in other letters than ASCII's in the
+	// form that browsers send, xn--... "null" is the origin of sandboxed pages.
 	//
 	// The request's own host is always allowed, with the scheme that the request
 	// came with where that is TLS; over plain TCP both schemes are allowed, since a
@@ -118,7 +123,8 @@ type Config struct {
 	// OnClose, unless nil, is called once for each tunnel that OnOpen was called
 	// for, when both its connections are closed.
 	//
-	// The hooks are called synchronously and from many goroutines. A panic in
+	// The hooks are called synchronously and from many goroutines. They must not
+	// call Close or Shutdown, which wait for them; in a goroutine they may. A panic in
 	// one goes up to the server, and ends the tunnel where there is one. Only
 	// after Detach there is no server to take a panic of OnClose, and it goes to
 	// Logger.
@@ -168,8 +174,9 @@ type Timeouts struct {
 	Dial time.Duration
 
 	// Handshake is for sending the handshake to the back end and reading its
-	// answer, the body of a refusal included, and for writing the 101 to the
-	// client: 10 s each. Too slow is answered with 504.
+	// answer, the body of a refusal included, and for writing the 101 or the
+	// refusal to the client: 10 s each. A back end that is too slow is answered for
+	// with 504, and a client that is has its request cut.
 	Handshake time.Duration
 
 	// Idle is the longest time without a byte from either side, 5 minutes with
@@ -183,11 +190,15 @@ type Timeouts struct {
 	Ping time.Duration
 
 	// Pong is how long a side may be silent after a ping until it is taken for
-	// dead and the tunnel is cut: 15 s.
+	// dead and the tunnel is cut: 15 s. The time does not run while a write to
+	// either side waits for room, which is for WriteStall to limit. A ping stands
+	// behind what was sent before it, so a peer that takes longer to read what the
+	// systems' buffers between hold, which can be some MiB, needs a longer time.
 	Pong time.Duration
 
-	// Close is how long a Close frame of ours waits for the peers' own: 5 s. Then
-	// the connections are closed.
+	// Close is how long a Close frame of ours waits for the peers' own, and how
+	// long the peers may take to close their connections when both have sent one:
+	// 5 s. Then the connections are closed.
 	Close time.Duration
 
 	// Linger is how long both sides may be silent after one of them has ended,
@@ -195,8 +206,14 @@ type Timeouts struct {
 	// are closed.
 	Linger time.Duration
 
-	// WriteStall is how long a peer may take to accept a write of up to 64 KiB,
-	// or 256 KiB where bytes are spliced: 60 s. Then the tunnel is cut.
+	// WriteStall is how long a write to a peer may wait for room: 60 s. Then the
+	// tunnel is cut. A write has up to 64 KiB, or 256 KiB where bytes are spliced,
+	// but once a socket's buffer is full, systems make no use of room in it
+	// before there is much: Linux waits for a third of a buffer that grows to 4 MiB
+	// (net.ipv4.tcp_wmem). So a peer that reads without a pause, but less than about
+	// 32 KiB/s, can be cut, and needs a longer time. The same holds for an HTTP/2
+	// client that widens its window in large steps. A client that does not read its
+	// whole HTTP/2 connection is for the server to cut: see [Prepare].
 	WriteStall time.Duration
 
 	// Lifetime is the longest life of a tunnel, which is then closed with 1001:
@@ -209,17 +226,22 @@ type Timeouts struct {
 // field and negative is no limit.
 type Limits struct {
 	// Tunnels is the number of tunnels at one time, those being opened included:
-	// 65536. More are refused with 503 before the back end is dialled.
+	// 65536. More are refused with 503 before the back end is dialled. Back ends'
+	// refusals that are being passed on to clients are counted apart, with the
+	// same limit; what is over it is answered with 503 in their place.
 	Tunnels int
 
-	// PerKey is the number of tunnels at one time for one Key: no limit.
+	// PerKey is the number of tunnels at one time for one Key, and that of such
+	// refusals: no limit.
 	PerKey int
 
 	// Key is what PerKey counts by. Nil is the client's address as far as
-	// Config.TrustedProxies vouch for it, an IPv6 address by its /64.
+	// Config.TrustedProxies vouch for it, an IPv6 address by its /64. Clients
+	// without an address, over a unix socket, then all have one key.
 	Key func(*Handshake) string
 
-	// RetryAfter is sent with the refusals above, in full seconds: 5 s.
+	// RetryAfter is sent with the refusals above and during Shutdown, in full
+	// seconds and at least one: 5 s. Negative sends none.
 	RetryAfter time.Duration
 
 	// Frame and Message are the longest payloads in bytes as they are sent,
@@ -230,8 +252,8 @@ type Limits struct {
 	// Answer is the longest header that a back end may answer with: 64 KiB.
 	Answer int
 
-	// Refusal is how much of the body of a back end's refusal is passed on: 1 MiB.
-	// A longer one is cut.
+	// Refusal is how much of the body of a back end's refusal is passed on, without
+	// its transfer coding: 1 MiB. A longer one is cut.
 	Refusal int64
 }
 
@@ -265,6 +287,10 @@ const (
 	defaultRefusal    = 1 << 20
 	defaultSpread     = 5 * time.Second
 	minPing           = time.Second
+
+	// longest is 73 years. A duration above it counts as this one, so that adding
+	// it to a time of the clock cannot overflow.
+	longest = time.Duration(1 << 61)
 )
 
 // problems collects what is wrong with a Config.
@@ -339,6 +365,9 @@ func (c Config) normal() Config {
 	setDefault(&t.Linger, defaultLinger)
 	setDefault(&t.WriteStall, defaultWriteStall)
 	setDefault(&t.Lifetime, -1)
+	for _, d := range []*time.Duration{&t.Dial, &t.Handshake, &t.Idle, &t.Ping, &t.Pong, &t.Close, &t.Linger, &t.WriteStall, &t.Lifetime} {
+		*d = min(*d, longest)
+	}
 	l := &c.Limits
 	setDefault(&l.Tunnels, defaultTunnels)
 	setDefault(&l.PerKey, -1)
@@ -378,6 +407,7 @@ func (d Drain) normal() Drain {
 		d.Code = closeRestart
 	}
 	setDefault(&d.Spread, defaultSpread)
+	d.Spread = min(d.Spread, longest)
 	return d
 }
 
@@ -403,9 +433,29 @@ func isToken(s string) bool {
 
 // validHost reports whether s can stand in a Host field.
 func validHost(s string) bool {
-	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+	host, _, ok := splitHost(s)
+	return ok && host != "" && !strings.ContainsFunc(s, func(r rune) bool {
 		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`/\@?#"<>^{}|`, r)
 	})
+}
+
+// splitHost takes the port off a host, and the brackets off an IPv6 address. It
+// reports false for brackets around or beside anything else.
+func splitHost(s string) (host, port string, ok bool) {
+	host = s
+	if i := strings.LastIndexByte(s, ':'); i > strings.LastIndexByte(s, ']') {
+		host, port = s[:i], s[i+1:]
+	}
+	if !strings.ContainsAny(host, "[]") {
+		return host, port, true
+	}
+	host, opened := strings.CutPrefix(host, "[")
+	host, closed := strings.CutSuffix(host, "]")
+	if !opened || !closed || strings.ContainsAny(host, "[]") {
+		return "", "", false
+	}
+	a, err := netip.ParseAddr(host)
+	return host, port, err == nil && a.Is6()
 }
 
 // join returns the problems as one error, or nil.

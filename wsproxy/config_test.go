@@ -29,13 +29,20 @@ func TestConfigErrors(t *testing.T) {
 		{"socket with a host", wsproxy.Config{Target: "unix://host/path"}, []string{"without a host"}},
 		{"all at once", wsproxy.Config{
 			Target: "ws://x", Mode: 7, Host: "a b", Subprotocols: []string{"a b"}, InsecureAnyOrigin: true,
-			Origins: []string{"app.example", "https://*.*.example", "*.app.example:80"}, TrustedProxies: []netip.Prefix{{}},
+			Origins: []string{"app.example", "https://*.*.example", "*.app.example:80", "https://bücher.example", "https://b%C3%BCcher.example"}, TrustedProxies: []netip.Prefix{{}},
 			CheckOrigin: func(*http.Request, string) bool { return true },
 			Timeouts:    wsproxy.Timeouts{Ping: time.Millisecond},
 			Limits:      wsproxy.Limits{Key: func(*wsproxy.Handshake) string { return "" }},
 			Drain:       wsproxy.Drain{Code: 1000, Reason: strings.Repeat("x", 124)},
 		}, []string{": Mode: ", ": Host: ", ": Subprotocols: ", ": InsecureAnyOrigin: ", ": CheckOrigin: ", ": TrustedProxies: ", ": Timeouts.Ping: ",
-			": Limits.PerKey: ", ": Drain.Code: ", ": Drain.Reason: ", ": Origins: ", ": Origins: ", ": Origins: "}},
+			": Limits.PerKey: ", ": Drain.Code: ", ": Drain.Reason: ", ": Origins: ", ": Origins: ", ": Origins: ", ": Origins: ", ": Origins: "}},
+		{"port above all", wsproxy.Config{Target: "ws://h:99999"}, []string{"wsproxy: Target: must have a port between 1 and 65535"}},
+		{"port 0", wsproxy.Config{Target: "wss://h:0"}, []string{"wsproxy: Target: must have a port between 1 and 65535"}},
+		{"host with <", wsproxy.Config{Target: "wss://a<b/"}, []string{"wsproxy: Target: must have a name in ASCII or an address"}},
+		{"host with a quotation mark", wsproxy.Config{Target: `wss://a"b`}, []string{"wsproxy: Target: must have a name in ASCII or an address"}},
+		{"host of brackets", wsproxy.Config{Target: "ws://]]"}, []string{"wsproxy: Target: must have a name in ASCII or an address"}},
+		{"brackets in Host", wsproxy.Config{Target: "ws://x", Host: "]]"}, []string{"wsproxy: Host: must be a host"}},
+		{"a query with a space", wsproxy.Config{Target: "ws://x/?a b"}, []string{"wsproxy: Target: must have the characters of its query encoded"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p, err := wsproxy.New(c.cfg)
@@ -97,6 +104,8 @@ func TestPrepare(t *testing.T) {
 		stream, connection int
 		ok                 bool
 	}{
+		{"negative stream", &http.Server{HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: -1}}, -1, 0, false},
+		{"negative connection", &http.Server{HTTP2: &http.HTTP2Config{MaxReceiveBufferPerConnection: -1}}, 0, -1, false},
 		{"defaults", &http.Server{}, 128 << 10, 1 << 20, true},
 		{"set", &http.Server{HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10, MaxReceiveBufferPerConnection: 512 << 10}}, 64 << 10, 512 << 10, true},
 		{"stream too large", &http.Server{HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 1 << 20}}, 1 << 20, 0, false},
@@ -113,6 +122,15 @@ func TestPrepare(t *testing.T) {
 		}
 		if c.ok && before != nil && before == c.srv.HTTP2 {
 			t.Errorf("%s: the caller's HTTP2Config was changed", c.name)
+		}
+		if c.ok && c.srv.HTTP2.WriteByteTimeout != 30*time.Second {
+			t.Errorf("%s: WriteByteTimeout %v", c.name, c.srv.HTTP2.WriteByteTimeout)
+		}
+	}
+	for _, d := range []time.Duration{time.Hour, -1} {
+		srv := &http.Server{HTTP2: &http.HTTP2Config{WriteByteTimeout: d}}
+		if err := wsproxy.Prepare(srv); err != nil || srv.HTTP2.WriteByteTimeout != d {
+			t.Error(err, srv.HTTP2.WriteByteTimeout)
 		}
 	}
 	for _, srv := range []*http.Server{{Protocols: off}, {TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){}}} {

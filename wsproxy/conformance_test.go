@@ -194,19 +194,19 @@ func closeCases() []conformanceCase {
 	return all
 }
 
-// largeCases are 9: messages to 16 MiB, whole, in fragments and in segments.
+// largeCases are 9: messages to 16 MiB, whole, in fragments and in segments, and
+// many small ones.
 func largeCases() []conformanceCase {
 	var all []conformanceCase
 	for i, n := range []int{64 << 10, 256 << 10, 1 << 20, 4 << 20, 8 << 20, 16 << 20} {
-		all = append(all, conformanceCase{number: fmt.Sprintf("9.1.%d", i+1), send: []frame{textOf(n)}, want: []frame{textOf(n)}})
-		if n <= 1<<20 || n == 16<<20 { // two in between would show nothing new
-			all = append(all, conformanceCase{number: fmt.Sprintf("9.2.%d", i+1), send: []frame{binaryOf(n)}, want: []frame{binaryOf(n)}})
-		}
+		all = append(all,
+			conformanceCase{number: fmt.Sprintf("9.1.%d", i+1), send: []frame{textOf(n)}, want: []frame{textOf(n)}},
+			conformanceCase{number: fmt.Sprintf("9.2.%d", i+1), send: []frame{binaryOf(n)}, want: []frame{binaryOf(n)}})
 	}
-	whole := filler(1 << 20) // four in the suite
-	for i, size := range []int{256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20} {
+	whole := filler(4 << 20)
+	for i := range 9 { // fragments of 64 octets to 4 MiB
 		var pieces []frame
-		for piece := range slices.Chunk(whole, size) {
+		for piece := range slices.Chunk(whole, 64<<(2*i)) {
 			pieces = append(pieces, frame{op: opContinuation, payload: piece})
 		}
 		pieces[len(pieces)-1].fin = true
@@ -222,19 +222,18 @@ func largeCases() []conformanceCase {
 		}
 	}
 	for i, chop := range []int{64, 128, 256, 512, 1 << 10, 2 << 10} {
-		// A megabyte in the suite; at 64 octets a write it is the number of
-		// writes that counts.
-		n := min(1<<20, chop<<10)
+		n := 1 << 20
 		all = append(all,
 			conformanceCase{number: fmt.Sprintf("9.5.%d", i+1), send: []frame{textOf(n)}, want: []frame{textOf(n)}, chop: chop},
 			conformanceCase{number: fmt.Sprintf("9.6.%d", i+1), send: []frame{binaryOf(n)}, want: []frame{binaryOf(n)}, chop: chop})
 	}
-	var many []frame
-	for range 1000 {
-		many = append(many, textOf(16))
-	}
-	for i, chop := range []int{0, 1 << 10} {
-		all = append(all, conformanceCase{number: fmt.Sprintf("9.7.%d", i+1), send: many, want: many, chop: chop})
+	for i, n := range []int{0, 16, 64, 256, 1 << 10, 4 << 10} {
+		// A thousand messages. The suite has each wait for the answer to the one
+		// before, to take the time; here they come as fast as they can.
+		for j, f := range []frame{textOf(n), binaryOf(n)} {
+			many := slices.Repeat([]frame{f}, 1000)
+			all = append(all, conformanceCase{number: fmt.Sprintf("9.%d.%d", 7+j, i+1), send: many, want: many})
+		}
 	}
 	return all
 }
@@ -277,12 +276,15 @@ func (c conformanceCase) run(e *end) error {
 }
 
 func (c conformanceCase) write(e *end) error {
-	var wire []byte
+	size := 0
+	for _, f := range c.send {
+		size += 14 + len(f.payload)
+	}
+	wire := make([]byte, 0, size)
 	for _, f := range c.send {
 		f.masked = true
-		wire = append(wire, f.wire()...)
+		wire = f.appendTo(wire)
 	}
-	size := len(wire)
 	if c.chop > 0 {
 		size = c.chop
 	}
@@ -336,12 +338,23 @@ func recvMessage(e *end) (frame, error) {
 		if f.op != opContinuation {
 			whole.op = f.op
 		}
-		whole.payload = append(whole.payload, f.payload...)
+		whole.payload = join(whole.payload, f.payload)
 		if f.fin {
 			whole.fin = true
 			return whole, nil
 		}
 	}
+}
+
+// join returns a message with a fragment more. It may keep the fragment.
+func join(message, fragment []byte) []byte {
+	if len(message) == 0 {
+		return fragment
+	}
+	if len(message)+len(fragment) > cap(message) {
+		message = slices.Grow(message, len(message)+len(fragment)) // with append alone large ones are copied often
+	}
+	return append(message, fragment...)
 }
 
 // readClose reads on to the Close and returns its code, 1005 without one.
@@ -401,10 +414,11 @@ func TestConformance(t *testing.T) {
 }
 
 func TestConformanceLarge(t *testing.T) {
+	cases := largeCases()
 	eachPair(t, pairs(false), func(t *testing.T, p pair) {
 		if p.tls || p.detach || p.mode != wsproxy.Frames {
 			return // TestBulkBothWays has the rest
 		}
-		conform(t, p.start(t, wsproxy.Config{}, echo).server, largeCases())
+		conform(t, p.start(t, wsproxy.Config{}, echo).server, cases)
 	})
 }

@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -21,12 +23,11 @@ type h1Dialer struct {
 	connect func(ctx context.Context, network, address string) (net.Conn, error)
 	tls     *tls.Config
 	times   Timeouts
-	answer  int   // Limits.Answer
-	refusal int64 // Limits.Refusal
+	answer  int // Limits.Answer
 }
 
 func newH1Dialer(c *Config) *h1Dialer {
-	d := &h1Dialer{connect: c.Dial, tls: c.TLS, times: c.Timeouts, answer: c.Limits.Answer, refusal: c.Limits.Refusal}
+	d := &h1Dialer{connect: c.Dial, tls: c.TLS, times: c.Timeouts, answer: c.Limits.Answer}
 	// A server that chose h2 would speak it.
 	d.tls.NextProtos = []string{"http/1.1"}
 	return d
@@ -37,12 +38,15 @@ func (d *h1Dialer) dial(ctx context.Context, out *outgoing) (*answer, error) {
 	if err != nil {
 		return nil, failed(ctx, Unreachable, err)
 	}
+	done := false
+	defer func() {
+		if !done { // also if conn panics
+			conn.Close()
+		}
+	}()
 	a, err := d.handshake(ctx, conn, out)
-	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return a, nil
+	done = err == nil
+	return a, err
 }
 
 // open connects, with TLS where the target wants it.
@@ -61,11 +65,17 @@ func (d *h1Dialer) open(ctx context.Context, e *endpoint) (net.Conn, error) {
 		cfg = cfg.Clone()
 		cfg.ServerName = e.serverName
 	}
+	done := false
+	defer func() {
+		if !done { // also if a callback of Config.TLS panics
+			conn.Close()
+		}
+	}()
 	tc := tls.Client(conn, cfg)
 	if err := tc.HandshakeContext(ctx); err != nil {
-		conn.Close()
 		return nil, err
 	}
+	done = true
 	return tc, nil
 }
 
@@ -78,8 +88,12 @@ func failed(ctx context.Context, kind Kind, err error) *Error {
 }
 
 func (d *h1Dialer) handshake(ctx context.Context, conn net.Conn, out *outgoing) (*answer, error) {
+	var until time.Time
 	if d.times.Handshake > 0 {
-		conn.SetDeadline(time.Now().Add(d.times.Handshake))
+		until = time.Now().Add(d.times.Handshake)
+	}
+	if err := conn.SetDeadline(until); err != nil {
+		return nil, failed(ctx, Unreachable, fmt.Errorf("a connection without deadlines: %w", err))
 	}
 	// The client may go while the back end thinks.
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(past) })
@@ -97,8 +111,8 @@ func (d *h1Dialer) handshake(ctx context.Context, conn net.Conn, out *outgoing) 
 	}
 	a := &answer{Response: res, proto: "HTTP/1.1"}
 	if res.StatusCode != http.StatusSwitchingProtocols {
-		// One byte more than is passed on shows that there is more.
-		limited.N = max(d.refusal, d.refusal+1)
+		// Who reads the body limits it; this would count its coding, too.
+		limited.N = math.MaxInt64
 		res.Body = &refusal{ReadCloser: res.Body, conn: conn, stop: stop}
 		return a, nil
 	}
@@ -200,20 +214,39 @@ func (a *answer) negotiated(out *outgoing) error {
 	if a.extensions, err = extensionNames(v); err != nil {
 		return err
 	}
-	offered, _ := extensionNames(out.extensions)
-	for i, name := range a.extensions {
-		if !slices.Contains(offered, name) || slices.Contains(a.extensions[:i], name) {
-			return fmt.Errorf("extension %.100q was not offered", name)
+	names, _ := extensionNames(out.extensions)
+	offered := make(map[string]bool) // both lists are from outside, and can be long
+	for _, name := range names {
+		offered[name] = true
+	}
+	for _, name := range a.extensions {
+		if !offered[name] {
+			return fmt.Errorf("extension %.100q was not offered, or was chosen before", name)
 		}
+		delete(offered, name)
 	}
 	return nil
 }
 
-// refused passes the back end's answer on: it is an ordinary response.
-func (p *Proxy) refused(w http.ResponseWriter, r *http.Request, a *answer) {
-	defer a.Body.Close()
+// refused passes the back end's answer on: it is an ordinary response. It gives
+// the place back.
+func (p *Proxy) refused(w http.ResponseWriter, r *http.Request, a *answer, key string) {
+	if !p.enterRefusals(key) {
+		p.free(key)
+		a.Body.Close()
+		p.refuse(w, r, &Error{Kind: TooMany, Err: errors.New("refusals of the back end that are not read")})
+		return
+	}
+	// The place is free when the back end's connection is closed, and that may be
+	// before a write returns that nobody reads.
+	release := sync.OnceFunc(func() {
+		defer p.freeRefusal(key)
+		a.Body.Close()
+	})
+	defer release()
 	if r.ProtoMajor != 1 && a.StatusCode/100 == 2 {
 		// RFC 8441 section 5: here a 2xx says that the tunnel is open.
+		release()
 		p.refuse(w, r, &Error{Kind: BadAnswer, Err: errors.New("status " + strconv.Itoa(a.StatusCode))})
 		return
 	}
@@ -230,15 +263,51 @@ func (p *Proxy) refused(w http.ResponseWriter, r *http.Request, a *answer) {
 	if r.ProtoMajor == 1 && a.StatusCode == http.StatusUpgradeRequired {
 		h["Upgrade"], h["Connection"] = []string{"websocket"}, []string{"Upgrade"}
 	}
+	whole := p.limitWrites(w, release)
+	defer whole() // also if a wrapper panics
 	w.WriteHeader(a.StatusCode)
 	n, err := io.Copy(w, io.LimitReader(a.Body, p.cfg.Limits.Refusal))
 	if err == nil && n == p.cfg.Limits.Refusal {
-		if more, _ := a.Body.Read(make([]byte, 1)); more > 0 {
+		switch _, err = io.ReadFull(a.Body, make([]byte, 1)); err {
+		case nil:
 			err = errors.New("too long")
+		case io.EOF:
+			err = nil
 		}
 	}
-	if err != nil {
+	if !whole() || err != nil {
 		// It must not look whole.
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// limitWrites makes writes to w fail after Timeouts.Handshake, and when the
+// Proxy is closed, and calls cut then: over HTTP/2 a write may be stuck all the
+// same, see [Prepare]. The function that it returns ends that, and reports
+// whether they have not failed. A deadline is set only for failing, since what the
+// server had set could not be put back.
+func (p *Proxy) limitWrites(w http.ResponseWriter, cut func()) (end func() bool) {
+	ctx, cancel := p.life, func() {}
+	if d := p.cfg.Timeouts.Handshake; d > 0 {
+		ctx, cancel = context.WithTimeout(ctx, d)
+	}
+	failed := make(chan struct{})
+	var panicked any
+	stop := context.AfterFunc(ctx, func() {
+		defer close(failed)
+		defer cut() // which can take as long as TLS tries to say so
+		defer func() { panicked = recover() }()
+		http.NewResponseController(w).SetWriteDeadline(past)
+	})
+	return sync.OnceValue(func() bool {
+		defer cancel()
+		if stop() {
+			return true
+		}
+		<-failed // w is the server's again after this
+		if panicked != nil {
+			panic(panicked) // a wrapper's, in the goroutine that it expects
+		}
+		return false
+	})
 }

@@ -1,6 +1,7 @@
 package wsproxy
 
 import (
+	"cmp"
 	"sync"
 	"sync/atomic"
 )
@@ -12,7 +13,6 @@ import (
 type direction struct {
 	t        *tunnel
 	from, to *side
-	wait     *waiter // for bytes of from, or nil
 
 	writing atomic.Int64  // since when a write is under way, 0 for none
 	pinged  atomic.Int64  // when the last ping of ours here was written, 0 if it was not
@@ -35,6 +35,7 @@ type direction struct {
 	deaf    bool   // what comes is not read as frames any more, and not passed on
 	masked  bool   // frames of ours have a mask here, since they go to a back end; never changes
 	raw     bool   // bytes without frames: Tunnel; never changes
+	stuck   bool   // the clock's, and here for its place: see checkPing
 	bytes   uint64
 	spliced uint64
 	at      int64 // the time, where it was just asked for
@@ -50,9 +51,6 @@ func (d *direction) init(t *tunnel, from, to *side, r rules) {
 	d.tracker.rules = r
 	d.free.L = &d.mu
 	d.raw = t.p.cfg.Mode == Tunnel
-	if s, ok := from.stream.(*connStream); ok {
-		d.wait = newWaiter(s.c)
-	}
 }
 
 // acquire waits for the right to write. It reports whether it had it at once.
@@ -122,7 +120,12 @@ func (d *direction) write(b []byte) {
 	if !d.begin() {
 		return
 	}
-	_, err := d.to.stream.Write(b)
+	var err error
+	if s := d.to.socket; s != nil {
+		err = s.write(d.t.p, b)
+	} else {
+		_, err = d.to.stream.Write(b)
+	}
 	d.writing.Store(0)
 	if err != nil {
 		d.failed(err)
@@ -210,6 +213,20 @@ func (d *direction) checkPing(now int64, at func(due int64) bool) bool {
 	if done {
 		return true // it may have nothing more to say
 	}
+	// While a write to the other side is under way nothing of this one is read,
+	// and during one to this side the ping may be behind it. Who is to blame
+	// is for WriteStall to judge, and an answer has its time from the end of that.
+	if d.writing.Load() != 0 || to.writing.Load() != 0 {
+		d.stuck = true
+		at(now + int64(c.Ping))
+		return true
+	}
+	if d.stuck { // when it was looked at last
+		d.stuck = false
+		if d.asked != 0 && to.pinged.Load() >= d.asked {
+			to.pinged.Store(now)
+		}
+	}
 	if d.asked != 0 {
 		if last > d.asked || d.pong.Load() == 0 {
 			d.asked = 0
@@ -226,6 +243,7 @@ func (d *direction) checkPing(now int64, at func(due int64) bool) bool {
 			}
 			return !at(written + int64(c.Pong))
 		} else {
+			at(now + int64(c.Ping))
 			return true
 		}
 	}
@@ -234,7 +252,7 @@ func (d *direction) checkPing(now int64, at func(due int64) bool) bool {
 		id := newPing()
 		d.pong.Store(id)
 		go to.putPing(id)
-		at(now + int64(c.Pong))
+		at(now + int64(cmp.Or(c.Pong, c.Ping)))
 	}
 	return true
 }

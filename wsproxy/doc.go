@@ -41,8 +41,9 @@
 //
 // It then offers it on every HTTP/2 server of the process, and handlers that know
 // only Upgrade see CONNECT requests: read that package's documentation. [Prepare]
-// checks the switch and gives the server buffers with which a tunnel that is
-// stuck cannot block the other requests of its connection. A pattern of
+// checks the switch, gives the server buffers with which a tunnel that is
+// stuck cannot block the other requests of its connection, and has it close
+// connections that take no bytes. A pattern of
 // http.ServeMux must have no method, or both GET and CONNECT.
 //
 // # Where it belongs
@@ -51,8 +52,9 @@
 // authentication) belongs outside and works unchanged; for the proxy a tunnel is
 // one request that lasts. What limits the time of requests, buffers or compresses
 // responses has to step aside: timeout.Limits.Total and net/http's TimeoutHandler cut
-// a tunnel; [IsHandshake] tells. A ResponseWriter that is wrapped must have Hijack,
-// or Unwrap to one that has. Timeouts of http.Server do not end a tunnel.
+// a tunnel; [IsHandshake] tells. A ResponseWriter that is wrapped must have Unwrap, or
+// Hijack for HTTP/1.1, and Flush, SetReadDeadline and SetWriteDeadline for HTTP/2;
+// otherwise the answer is 500. Timeouts of http.Server do not end a tunnel.
 //
 // http.Server.Shutdown does not know of tunnels over HTTP/1.1, and waits for those
 // over HTTP/2. [Proxy.Shutdown] ends both, spread over a time: call it first.
@@ -76,7 +78,8 @@
 // 256 KiB in a pipe while bytes are spliced, beside the sockets' buffers of the
 // kernel and, over HTTP/2, the stream's receive buffer (128 KiB after [Prepare]);
 // the writer on the other side is stopped by its own connection.
-// [Timeouts.WriteStall] ends it. With [Config.Detach] the handler's goroutine, request
-// and response are given up when an HTTP/1.1 tunnel opens, at the price that
-// middleware outside sees the request end then.
+// [Timeouts.WriteStall] ends it, over HTTP/2 together with what [Prepare] sets. With
+// [Config.Detach] the handler's goroutine, request and response are given up when an
+// HTTP/1.1 tunnel opens, at the price that middleware outside sees the request end
+// then.
 package wsproxy

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"sync"
 	"time"
 )
 
@@ -81,9 +82,12 @@ func (p *Proxy) drain(d Drain) {
 }
 
 // Shutdown refuses new tunnels, drains those that are open as Config.Drain says,
-// and waits. When none is left it returns nil. When ctx ends it cuts the rest and
-// returns the context's error. It covers tunnels that http.Server.Shutdown does not
-// know of (HTTP/1.1) and those that it waits for (HTTP/2): call it before, or beside.
+// and waits. When none is left it returns nil. When ctx ends it cuts the rest, gives
+// them up to a second to be gone, and returns the context's error. Only a tunnel over
+// HTTP/2 whose client does not read its connection outlasts that: see [Prepare].
+// Shutdown covers tunnels that http.Server.Shutdown does not know of (HTTP/1.1) and
+// those that it waits for (HTTP/2): call it before, or beside. It does not wait for
+// clients that are being passed a back end's refusal, and Close cuts these.
 func (p *Proxy) Shutdown(ctx context.Context) error {
 	left := p.refuseNew()
 	d := p.cfg.Drain
@@ -91,23 +95,55 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 		d.Spread = max(0, min(d.Spread, time.Until(deadline)-p.cfg.Timeouts.Close))
 	}
 	p.drain(d)
-	select {
-	case <-left:
+	if waitFor(left, ctx.Done()) {
 		return nil
-	case <-ctx.Done():
 	}
-	p.cutAll()
-	<-left
+	wait(p.cutAll(left), cutTime)
 	return ctx.Err()
 }
 
 // Close refuses new tunnels, cuts those that are open, and waits until they have
-// ended. It may be called more than once.
+// ended and OnClose has returned for each. It returns an error if that has not
+// come about in 10 s: because a hook, or the Close of a connection of Config.Dial,
+// takes so long, a hook calls Close itself, or for the reason that Shutdown names. It
+// may be called more than once.
 func (p *Proxy) Close() error {
-	left := p.refuseNew()
-	p.cutAll()
-	<-left
-	return nil
+	if wait(p.cutAll(p.refuseNew()), closeTime) {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.places.taken == 0 {
+		return nil // only a connection takes its time to close
+	}
+	return fmt.Errorf("wsproxy: %d tunnels were cut and have not ended", p.places.taken)
+}
+
+// How long Shutdown and Close wait for tunnels that are cut.
+const (
+	cutTime   = time.Second
+	closeTime = 10 * time.Second
+)
+
+// wait reports whether done was closed in time.
+func wait(done <-chan struct{}, limit time.Duration) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	return waitFor(done, ctx.Done())
+}
+
+// waitFor reports whether done was closed before over, or with it.
+func waitFor(done, over <-chan struct{}) bool {
+	select {
+	case <-done:
+	case <-over:
+		select {
+		case <-done: // of two that are ready select takes any
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // refuseNew closes the door and returns a channel that is closed when everyone
@@ -117,7 +153,7 @@ func (p *Proxy) refuseNew() <-chan struct{} {
 	defer p.mu.Unlock()
 	p.closed = true
 	c := make(chan struct{})
-	if p.places == 0 {
+	if p.places.taken == 0 {
 		close(c)
 	} else {
 		p.empty = append(p.empty, c)
@@ -125,10 +161,20 @@ func (p *Proxy) refuseNew() <-chan struct{} {
 	return c
 }
 
-func (p *Proxy) cutAll() {
+// cutAll cuts what is open and what is being opened, all at the same time. What it
+// returns is closed when that is done and left is closed.
+func (p *Proxy) cutAll(left <-chan struct{}) <-chan struct{} {
 	p.kill()
+	var cuts sync.WaitGroup
 	for _, t := range p.all() {
 		t.note(EndClosed, nil)
-		t.cut()
+		cuts.Go(t.cut)
 	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		cuts.Wait()
+		<-left
+	}()
+	return done
 }

@@ -69,7 +69,7 @@ func (e *echoer) run() uint16 {
 		if f.op != opContinuation {
 			e.op = f.op
 		}
-		e.message = append(e.message, f.payload...)
+		e.message = join(e.message, f.payload)
 		if e.op == opText && !e.text(f.fin) {
 			return 1007
 		}

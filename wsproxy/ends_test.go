@@ -56,12 +56,14 @@ func (f frame) String() string {
 }
 
 // wire returns the frame as it is sent, under a random mask if it is masked.
-func (f frame) wire() []byte {
+func (f frame) wire() []byte { return f.appendTo(make([]byte, 0, 14+len(f.payload))) }
+
+func (f frame) appendTo(b []byte) []byte {
 	first := f.rsv<<4 | f.op
 	if f.fin {
 		first |= 0x80
 	}
-	b := []byte{first}
+	b = append(b, first)
 	n, masked := len(f.payload), byte(0)
 	if f.masked {
 		masked = 0x80
@@ -88,7 +90,7 @@ func (f frame) wire() []byte {
 
 // applyMask puts a mask on, or takes it off (RFC 6455 section 5.3).
 func applyMask(p []byte, key [4]byte) {
-	repeated := bytes.Repeat(key[:], 1<<10)
+	repeated := bytes.Repeat(key[:], min(len(p)/4+1, 1<<10))
 	for piece := range slices.Chunk(p, len(repeated)) {
 		subtle.XORBytes(piece, piece, repeated)
 	}

@@ -3,6 +3,7 @@ package wsproxy
 import (
 	"net/http"
 	"strconv"
+	"time"
 
 	"example.com/plainware/internal/problem"
 )
@@ -21,7 +22,7 @@ const (
 	Refused                        // 403: Config.OnHandshake said no, websocket_refused
 	TooMany                        // 503: Limits.Tunnels or Limits.PerKey, websocket_limit
 	ShuttingDown                   // 503: websocket_shutdown
-	BadWriter                      // 500: the ResponseWriter cannot be hijacked, internal
+	BadWriter                      // 500: the ResponseWriter cannot be hijacked, or over HTTP/2 not flushed or limited, internal
 	NoTarget                       // 502: Config.Director failed, websocket_target
 	Unreachable                    // 502: the back end could not be dialled, websocket_unreachable
 	BadAnswer                      // 502: the back end's answer was wrong, websocket_answer
@@ -44,7 +45,7 @@ var kinds = [...]struct {
 	Refused:        {403, "websocket_refused", "refused", ""},
 	TooMany:        {503, "websocket_limit", "too many tunnels", "Too many connections are open."},
 	ShuttingDown:   {503, "websocket_shutdown", "shutting down", "The server is shutting down."},
-	BadWriter:      {500, "internal", "the ResponseWriter cannot be hijacked", ""},
+	BadWriter:      {500, "internal", "the ResponseWriter cannot carry a tunnel", ""},
 	NoTarget:       {502, "websocket_target", "no target", ""},
 	Unreachable:    {502, "websocket_unreachable", "back end unreachable", "The back end could not be reached."},
 	BadAnswer:      {502, "websocket_answer", "wrong answer of the back end", "The back end did not answer as a WebSocket server does."},
@@ -117,11 +118,12 @@ func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		case BadVersion:
 			h["Sec-WebSocket-Version"] = []string{"13"}
 		case TooMany, ShuttingDown:
-			seconds := max(1, int(p.cfg.Limits.RetryAfter.Seconds()))
-			h["Retry-After"] = []string{strconv.Itoa(seconds)}
+			if d := p.cfg.Limits.RetryAfter; d > 0 {
+				h["Retry-After"] = []string{strconv.FormatInt(max(1, int64(d/time.Second)), 10)}
+			}
 		case BadWriter:
-			p.cfg.Logger.ErrorContext(r.Context(), "wsproxy: a ResponseWriter outside of the proxy has neither Hijack nor Unwrap",
-				"path", r.URL.Path)
+			p.cfg.Logger.ErrorContext(r.Context(), "wsproxy: a ResponseWriter outside of the proxy hides a method and has no Unwrap",
+				"path", r.URL.Path, "error", err)
 		}
 	}
 	if r.ProtoMajor == 1 && (r.ContentLength != 0 || len(r.TransferEncoding) > 0) {

@@ -60,12 +60,12 @@ func parseHeader(b []byte) (h header, n int) {
 		if len(b) < 4 {
 			return h, 0
 		}
-		h.length, n = uint64(binary.BigEndian.Uint16(b[2:])), 4
+		h.length, n = shortest(uint64(binary.BigEndian.Uint16(b[2:])), 126), 4
 	case 127:
 		if len(b) < 10 {
 			return h, 0
 		}
-		h.length, n = binary.BigEndian.Uint64(b[2:]), 10
+		h.length, n = shortest(binary.BigEndian.Uint64(b[2:]), 1<<16), 10
 	}
 	if h.masked {
 		if len(b) < n+4 {
@@ -75,6 +75,16 @@ func parseHeader(b []byte) (h header, n int) {
 		n += 4
 	}
 	return h, n
+}
+
+// shortest returns a length, or one that no frame may have if it is below the first
+// that its form is for: RFC 6455 section 5.2 wants the shortest form, and what is
+// held back of a control frame counts on it.
+func shortest(length, first uint64) uint64 {
+	if length < first {
+		return 1 << 63
+	}
+	return length
 }
 
 // rules say what frames may come from one side.

@@ -252,6 +252,36 @@ func TestIllegalFrames(t *testing.T) {
 	})
 }
 
+// wsproxy 34: a length that is not in its shortest form is malformed, of whatever
+// frame and whatever pieces it comes in. Of a Close frame, or of a Pong that may be
+// ours, it would also be more than is held back of one.
+func TestLongForms(t *testing.T) {
+	try := func(t *testing.T, extension string, long []byte, split int) {
+		synctest.Test(t, func(t *testing.T) {
+			tn, client, backend := newTestTunnel(t, Config{}, extension)
+			tn.up.pong.Store(7)
+			if err := feedAll(&tn.up, long, split); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			wantClose(t, backend.bytes(), true, 1002)
+			wantClose(t, client.bytes(), false, 1002)
+		})
+	}
+	for _, extension := range []string{"permessage-deflate", "x-own"} {
+		for _, op := range []byte{opText, opClose, opPing, opPong} {
+			short := build(true, 0, op, true, "\x03\xe8"+strings.Repeat("x", maxControl-2))
+			for _, head := range []string{"\xfe\x00", "\xff\x00\x00\x00\x00\x00\x00\x00"} {
+				long := slices.Concat(short[:1], []byte(head), []byte{maxControl}, short[2:])
+				for split := range long {
+					try(t, extension, long, split+1)
+				}
+			}
+		}
+	}
+	try(t, "", []byte("\x82\xff\x00\x00\x00\x00\x00\x00\xff\xff\x01\x02\x03\x04"), 9)
+}
+
 func wantClose(t *testing.T, b []byte, masked bool, code int) {
 	t.Helper()
 	h, n := parseHeader(b)
@@ -436,6 +466,7 @@ func FuzzFrames(f *testing.F) {
 	f.Add(session(true), 1, true)
 	f.Add(session(false), 3000, false)
 	f.Add(build(true, 0, 3, true, "x"), 2, true)
+	f.Add(slices.Concat([]byte{0x88, 0xff, 0, 0, 0, 0, 0, 0, 0, 125, 1, 2, 3, 4}, make([]byte, 125)), 1, true)
 	f.Add(slices.Concat(build(false, 0, opText, true, "x"), build(true, 0, opText, true, "x")), 5, true)
 	f.Fuzz(func(t *testing.T, b []byte, piece int, masked bool) {
 		if len(b) > 1<<18 {
@@ -491,7 +522,9 @@ func legalPrefix(b []byte, masked bool) (n int, ok bool) {
 			return at, true
 		}
 		control := h.op >= 8
-		if h.masked != masked || h.rsv != 0 || h.length>>63 != 0 || h.op > 10 || h.op > 2 && h.op < 8 ||
+		long := b[at+1]&127 == 126 && b[at+2] == 0 && b[at+3] < 126 ||
+			b[at+1]&127 == 127 && bytes.Equal(b[at+2:at+8], make([]byte, 6))
+		if long || h.masked != masked || h.rsv != 0 || h.length>>63 != 0 || h.op > 10 || h.op > 2 && h.op < 8 ||
 			control && (!h.fin || h.length > 125) || !control && (h.op == 0) != inMessage || h.length > 1<<20 {
 			return at, false
 		}

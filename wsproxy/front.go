@@ -26,18 +26,38 @@ func (p *Proxy) subprotocols(offer []string) ([]string, error) {
 	return kept, nil
 }
 
-// hijackable reports whether w, or what it wraps, can be hijacked. It is asked
-// before the back end is dialled, since Hijack itself cannot be.
-func hijackable(w http.ResponseWriter) bool {
+// missing returns what a tunnel needs of w and neither w nor what it wraps has,
+// or "". It is asked before the back end is dialled, since the methods themselves
+// cannot be. Over HTTP/2 bytes that are not flushed would stay here, and without
+// the deadlines nothing could end a read or a write.
+func missing(w http.ResponseWriter, major int) string {
+	switch {
+	case major == 1 && !has[http.Hijacker](w):
+		return "Hijack"
+	case major == 1:
+		return ""
+	case !has[http.Flusher](w) && !has[interface{ FlushError() error }](w):
+		return "Flush"
+	case !has[interface{ SetReadDeadline(time.Time) error }](w):
+		return "SetReadDeadline"
+	case !has[interface{ SetWriteDeadline(time.Time) error }](w):
+		return "SetWriteDeadline"
+	}
+	return ""
+}
+
+// has reports whether w, or what it wraps, is a T: what http.ResponseController
+// would find.
+func has[T any](w http.ResponseWriter) bool {
 	for {
-		switch x := w.(type) {
-		case http.Hijacker:
+		if _, ok := w.(T); ok {
 			return true
-		case interface{ Unwrap() http.ResponseWriter }:
-			w = x.Unwrap()
-		default:
+		}
+		x, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
 			return false
 		}
+		w = x.Unwrap()
 	}
 }
 
@@ -82,6 +102,10 @@ func (p *Proxy) accept(w http.ResponseWriter, hs *Handshake, a *answer) (stream,
 	if d := p.cfg.Timeouts.Handshake; d > 0 {
 		conn.SetWriteDeadline(time.Now().Add(d))
 	}
+	// Close, and the end of Shutdown, leave it a moment: a tunnel that is open is cut
+	// and told of, and they do not wait for longer than that.
+	stop := context.AfterFunc(p.life, func() { conn.SetWriteDeadline(time.Now().Add(cutTime / 2)) })
+	defer stop()
 	_, err = io.WriteString(conn, b.String())
 	if err == nil {
 		err = conn.SetWriteDeadline(time.Time{})

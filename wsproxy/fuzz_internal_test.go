@@ -47,6 +47,9 @@ func FuzzOrigin(f *testing.F) {
 	f.Add("http://[::1]", "[::1]:80")
 	f.Add("http://app.example.:80/", "app.example.")
 	f.Add("http://u@app.example?#", "app.example")
+	f.Add("http://\u212a.example", "k.example")
+	f.Add("http://[::1]:80", "::1:80")
+	f.Add("http://a%25", "a%")
 	f.Fuzz(func(t *testing.T, origin, host string) {
 		s, ok := parseOrigin(origin)
 		if !ok || !s.own("http", host) {
@@ -61,6 +64,10 @@ func FuzzOrigin(f *testing.F) {
 		}
 		if got := name(u.Hostname()); got == "" || !strings.Contains(strings.ToLower(host), got) {
 			t.Fatalf("%q for %q", origin, host)
+		}
+		own, err := url.Parse("http://" + host)
+		if err != nil || name(own.Hostname()) != name(u.Hostname()) || own.Path != "" || own.RawQuery != "" || own.User != nil {
+			t.Fatalf("%q for %q: %v", origin, host, err)
 		}
 	})
 }

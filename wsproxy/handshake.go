@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+
+	"example.com/plainware/internal/urlpath"
 )
 
 // Handshake is a request to open a WebSocket that has passed all checks.
@@ -95,6 +97,8 @@ func (hs *Handshake) parseUpgrade() error {
 		return badHandshake("the version is HTTP/1.0")
 	case r.Host == "":
 		return badHandshake("no Host")
+	case !validHost(r.Host):
+		return badHandshake("Host is no host")
 	case r.ContentLength != 0 || len(r.TransferEncoding) > 0:
 		// After Hijack the body would come out as frames.
 		return badHandshake("the request has a body")
@@ -123,6 +127,8 @@ func (hs *Handshake) parseConnect() error {
 		return &Error{Kind: BadProtocol}
 	case r.Host == "":
 		return badHandshake("no :authority")
+	case !validHost(r.Host):
+		return badHandshake(":authority is no host")
 	case r.TLS == nil && onlyTLS(r):
 		return badHandshake(":scheme is not https")
 	case r.ContentLength > 0:
@@ -131,32 +137,29 @@ func (hs *Handshake) parseConnect() error {
 	return hs.parsePath()
 }
 
-// onlyTLS reports whether r must have come over TLS: net/http sets Request.TLS
-// only where :scheme is https, and says nothing else of :scheme.
+// onlyTLS reports whether r must have come over TLS. A server of HTTP/2 that is
+// given its connections sets Request.TLS only where :scheme is https; one that
+// accepts them sets it always, and then nothing shows that :scheme is missing.
+// Without HTTP/2 among its protocols r has come another way, such as x/net's h2c.
 func onlyTLS(r *http.Request) bool {
 	srv, _ := r.Context().Value(http.ServerContextKey).(*http.Server)
-	return srv != nil && srv.Protocols != nil && !srv.Protocols.UnencryptedHTTP2()
+	return srv != nil && srv.Protocols != nil && srv.Protocols.HTTP2() && !srv.Protocols.UnencryptedHTTP2()
 }
 
 // parsePath refuses paths that a mux has not cleaned, as it does not for
 // CONNECT: the back end may find another resource in them than a rule in front
-// of it saw.
+// of it saw. Over HTTP/2 a target may also have bytes that end one in HTTP/1.1.
 func (hs *Handshake) parsePath() error {
 	u := hs.Request.URL
-	if u.Path == "" || u.Path[0] != '/' {
+	switch connect := hs.Request.Method == http.MethodConnect; {
+	case u.Path == "" || u.Path[0] != '/':
 		return badHandshake("the path does not begin with a slash")
+	case urlpath.BadBytes(u.RawPath) || urlpath.BadBytes(u.RawQuery) || strings.IndexByte(u.Path, 0) >= 0 || u.Fragment != "":
+		return badHandshake("the target has characters that must be encoded")
+	case urlpath.DotSegments(u.Path) || connect && strings.Contains(u.Path, "//"):
+		return badHandshake("the path is not clean")
 	}
-	connect := hs.Request.Method == http.MethodConnect
-	for rest := u.Path[1:]; ; {
-		segment, more, found := strings.Cut(rest, "/")
-		if segment == "." || segment == ".." || (segment == "" && found && connect) {
-			return badHandshake("the path is not clean")
-		}
-		if !found {
-			return nil
-		}
-		rest = more
-	}
+	return nil
 }
 
 // parseFields checks what both versions have in common.

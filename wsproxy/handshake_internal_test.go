@@ -7,12 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 const sampleKey = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -101,6 +104,18 @@ func TestParseH1(t *testing.T) {
 		{"encoded dots", "GET", "/a/%2e%2e/b", nil, 400},
 		{"dots at the end", "GET", "/a/..", nil, 400},
 		{"dots in a name", "GET", "/a..b/.c", nil, 0},
+		{"dots and a parameter", "GET", "/a/..;x/b", nil, 400},
+		{"dots between backslashes", "GET", "/a%5c..%5cb", nil, 400},
+		{"dots in the query", "GET", "/a?/../", nil, 0},
+		{"number sign", "GET", "/a?b#c", nil, 400},
+		{"zero byte", "GET", "/a%00", nil, 400},
+		{"host with a space", "GET", "/", []string{"Host: a b"}, 400},
+		{"host with a path", "GET", "/", []string{"Host: a/b"}, 400},
+		{"host of an address", "GET", "/", []string{"Host: [2001:db8::1]:80"}, 0},
+		{"host of brackets", "GET", "/", []string{"Host: ]]"}, 400},
+		{"host of a name in brackets", "GET", "/", []string{"Host: [app.example]:80"}, 400},
+		{"host of an address in half of its brackets", "GET", "/", []string{"Host: 2001:db8::1]"}, 400},
+		{"host with a zone of brackets", "GET", "/", []string{"Host: [fe80::1%[]]"}, 400},
 		{"asterisk", "OPTIONS", "*", nil, 400},
 		{"subprotocols", "GET", "/", []string{"Sec-WebSocket-Protocol: a, b", "Sec-WebSocket-Protocol: c"}, 0},
 		{"no subprotocol", "GET", "/", []string{"Sec-WebSocket-Protocol: a b"}, 400},
@@ -126,6 +141,8 @@ func TestParseH1(t *testing.T) {
 func TestParseH2(t *testing.T) {
 	onlyTLS := &http.Server{Protocols: new(http.Protocols)}
 	onlyTLS.Protocols.SetHTTP2(true)
+	onlyHTTP1 := &http.Server{Protocols: new(http.Protocols)}
+	onlyHTTP1.Protocols.SetHTTP1(true)
 	for _, c := range []struct {
 		name   string
 		change func(*http.Request)
@@ -139,6 +156,10 @@ func TestParseH2(t *testing.T) {
 		{"no :scheme on a server of TLS alone", func(r *http.Request) {
 			*r = *r.WithContext(contextWithServer(r, onlyTLS))
 		}, 400},
+		{"a server of HTTP/1 alone, with h2c of another package in it", func(r *http.Request) {
+			*r = *r.WithContext(contextWithServer(r, onlyHTTP1))
+		}, 0},
+		{":authority of brackets", func(r *http.Request) { r.Host = "]]" }, 400},
 		{"asterisk", func(r *http.Request) { r.URL.Path = "*" }, 400},
 		{"no path", func(r *http.Request) { r.URL.Path = "" }, 400},
 		{"connect-udp", func(r *http.Request) { r.Header[":protocol"] = []string{"connect-udp"} }, 501},
@@ -151,6 +172,11 @@ func TestParseH2(t *testing.T) {
 		{"dots", func(r *http.Request) { r.URL.Path = "/any/../chat" }, 400},
 		{"double slash, which the mux has not cleaned", func(r *http.Request) { r.URL.Path = "/any//chat" }, 400},
 		{"slash at the end", func(r *http.Request) { r.URL.Path = "/any/" }, 0},
+		{"a space in the query", func(r *http.Request) { r.URL.RawQuery = "a HTTP/1.1 b" }, 400},
+		{"dots and a parameter", func(r *http.Request) { r.URL.Path = "/a/..;/b" }, 400},
+		{"dots between backslashes", func(r *http.Request) { r.URL.Path = `/a\..\b` }, 400},
+		{":authority with a user", func(r *http.Request) { r.Host = "u@app.example" }, 400},
+		{":authority with a space", func(r *http.Request) { r.Host = "app.example evil" }, 400},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if _, err := parse(h2(c.change)); statusOf(err) != c.want {
@@ -232,6 +258,59 @@ func TestVerify(t *testing.T) {
 	}
 }
 
+// wsproxy 13: both lists are from outside, and are not compared each with each,
+// which would take minutes.
+func TestVerifyLongLists(t *testing.T) {
+	var list strings.Builder
+	for i := range 200_000 {
+		fmt.Fprintf(&list, "x%d,", i)
+	}
+	a := &answer{Response: &http.Response{Header: http.Header{"Sec-Websocket-Extensions": {list.String()}}}}
+	if err := a.negotiated(&outgoing{extensions: []string{list.String()}}); err != nil {
+		t.Error(err)
+	}
+	a.Header["Sec-Websocket-Extensions"] = []string{list.String() + "x7"}
+	if err := a.negotiated(&outgoing{extensions: []string{list.String()}}); err == nil {
+		t.Error("one was chosen twice")
+	}
+}
+
+// The zone of a target is for dialling: neither the field Host nor TLS knows it.
+func TestTargetZone(t *testing.T) {
+	for target, want := range map[string][3]string{ // addr, host, serverName
+		"wss://[fe80::1%25eth0]:1/": {"[fe80::1%eth0]:1", "[fe80::1]:1", "fe80::1"},
+		"wss://[fe80::1%25eth0]":    {"[fe80::1%eth0]:443", "[fe80::1]", "fe80::1"},
+		"wss://[fe80::1]:1":         {"[fe80::1]:1", "[fe80::1]:1", "fe80::1"},
+		"wss://back.example":        {"back.example:443", "back.example", "back.example"},
+	} {
+		e, err := parseTarget(target)
+		if err != nil {
+			t.Errorf("%s: %v", target, err)
+			continue
+		}
+		if got := [3]string{e.addr, e.host, e.serverName}; got != want {
+			t.Errorf("%s: %q, want %q", target, got, want)
+		}
+	}
+}
+
+// A time that is too long for an int of 32 bits is not sent as another.
+func TestRetryAfter(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		math.MaxInt64: "9223372036", time.Minute: "60", time.Millisecond: "1", 0: "5", -1: "",
+	} {
+		p, err := New(Config{Target: "ws://x", Limits: Limits{RetryAfter: d}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := httptest.NewRecorder()
+		p.refuse(w, h1(t, "GET", "/"), &Error{Kind: TooMany})
+		if got := w.Header().Get("Retry-After"); got != want {
+			t.Errorf("%v: %q, want %q", d, got, want)
+		}
+	}
+}
+
 // wsproxy 14, 15 and 18: what the back end is sent.
 func TestOutgoing(t *testing.T) {
 	trusted := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
@@ -294,7 +373,7 @@ func TestOutgoing(t *testing.T) {
 	}
 	t.Run("h2", func(t *testing.T) {
 		p, _ := New(Config{Target: "wss://back.example"})
-		_, _, out, err := p.prepare(httptest.NewRecorder(), h2(func(r *http.Request) {
+		_, _, out, err := p.prepare(hijackableRecorder{httptest.NewRecorder()}, h2(func(r *http.Request) {
 			r.TLS, r.RemoteAddr = new(tls.ConnectionState), "[2001:db8::1]:9"
 		}))
 		if err != nil {
@@ -346,6 +425,10 @@ func TestOrigins(t *testing.T) {
 		{"dot at the end", Config{}, "http://app.example.", "app.example", false, true},
 		{"IPv6", Config{}, "http://[2001:db8::1]:80", "[2001:db8::1]", false, true},
 		{"IDN as it is sent", Config{}, "https://xn--bcher-kva.example", "xn--bcher-kva.example", false, true},
+		{"address with colons but no brackets", Config{}, "http://[::1]:80", "::1:80", false, false},
+		{"letter that is an own one in lower case", Config{}, "https://\u212a.example", "k.example", false, false},
+		{"the same, encoded", Config{}, "https://%E2%84%AA.example", "k.example", false, false},
+		{"letter that is a listed one in lower case", Config{Origins: []string{"https://k.example"}}, "https://\u212a.example", "app.example", false, false},
 		{"other host", Config{}, "https://evil.example", "app.example", false, false},
 		{"longer host", Config{}, "https://app.example.evil.example", "app.example", false, false},
 		{"null", Config{}, "null", "app.example", false, false},
@@ -403,7 +486,7 @@ func TestOrigins(t *testing.T) {
 	})
 }
 
-// hijackableRecorder passes for a writer that can be hijacked.
+// hijackableRecorder passes for a writer that can be hijacked, and limited in time.
 type hijackableRecorder struct{ *httptest.ResponseRecorder }
 
 // The property: a handshake that is accepted is written to the back end as one
@@ -446,6 +529,48 @@ func FuzzHandshake(f *testing.F) {
 		}
 		if hs2.key != ours || !slices.Equal(hs2.Subprotocols, hs.Subprotocols) || !strings.HasPrefix(again.RequestURI, "/base/") {
 			t.Fatalf("%q", out.request(ours))
+		}
+	})
+}
+
+// The same over HTTP/2, where the target and the host can have any byte that a
+// field can: they arrive at the back end as they came, with nothing before or
+// after them, and in no other place of the path for a server of whatever habits.
+func FuzzHandshakeH2(f *testing.F) {
+	f.Add("/chat?x=1", "app.example")
+	f.Add("/chat?a HTTP/1.1 b", "app.example:80")
+	f.Add("/a/..;/admin", "[::1]")
+	f.Add("/a%5c..%5cadmin?#", "app.example/x")
+	f.Add("/a%2f..%2fb%00", "a b")
+	p, err := New(Config{Target: "ws://back.example", InsecureAnyOrigin: true})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, target, host string) {
+		u, err := url.ParseRequestURI(target) // as net/http's server does
+		if err != nil {
+			return
+		}
+		_, _, out, err := p.prepare(hijackableRecorder{httptest.NewRecorder()}, h2(func(r *http.Request) { r.URL, r.Host = u, host }))
+		if err != nil {
+			if statusOf(err) <= 0 {
+				t.Fatalf("not an *Error: %v", err)
+			}
+			return
+		}
+		wire := string(out.request(sampleKey))
+		first, rest, _ := strings.Cut(wire, "\r\n")
+		if strings.Count(first, " ") != 2 || strings.ContainsAny(first, "\t\r\n#") || !strings.HasPrefix(rest, "Host: "+host+"\r\nUpgrade: ") {
+			t.Fatalf("%q", wire)
+		}
+		again, err := http.ReadRequest(bufio.NewReader(strings.NewReader(wire)))
+		if err != nil || again.URL.Path != u.Path || again.URL.RawQuery != u.RawQuery || again.Host != host {
+			t.Fatalf("%v: %q", err, wire)
+		}
+		for segment := range strings.SplitSeq(strings.ReplaceAll(u.Path, `\`, "/"), "/") {
+			if name, _, _ := strings.Cut(segment, ";"); name == "." || name == ".." {
+				t.Fatalf("%q", wire)
+			}
 		}
 	})
 }

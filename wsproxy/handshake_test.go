@@ -2,10 +2,12 @@ package wsproxy_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -114,6 +116,20 @@ func TestRefusalOfTheBackEnd(t *testing.T) {
 			}
 		})
 	})
+	t.Run("chunked, with more coding than body", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			cfg := wsproxy.Config{Limits: wsproxy.Limits{Refusal: 10000}}
+			x := pair{front: frontH1, memory: true}.start(t, cfg, func(c *backConn) {
+				_, _ = io.WriteString(c, "HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\n\r\n")
+				time.Sleep(time.Second) // the header alone comes first
+				_, _ = io.WriteString(c, strings.Repeat("1\r\nx\r\n", 9000)+"0\r\n\r\n")
+			})
+			_, res := x.handshake(t, request{})
+			if body, err := io.ReadAll(res.Body); err != nil || len(body) != 9000 {
+				t.Errorf("%d bytes, %v", len(body), err)
+			}
+		})
+	})
 	t.Run("too long", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			cfg := wsproxy.Config{Limits: wsproxy.Limits{Refusal: 10}}
@@ -128,6 +144,61 @@ func TestRefusalOfTheBackEnd(t *testing.T) {
 			}
 		})
 	})
+}
+
+// wsproxy 9: what breaks off where it would be cut anyway does not look whole.
+func TestRefusalBreaksOff(t *testing.T) {
+	for _, fr := range fronts() {
+		for end, whole := range map[string]bool{"0\r\n\r\n": true, "": false, "no chunk\r\n": false} {
+			synctest.Test(t, func(t *testing.T) {
+				cfg := wsproxy.Config{Limits: wsproxy.Limits{Refusal: 10}}
+				x := pair{front: fr, memory: true}.start(t, cfg, raw("HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\n\r\na\r\n0123456789\r\n"+end))
+				_, res, err := x.attempt(t, request{})
+				var body []byte
+				if err == nil {
+					body, err = io.ReadAll(res.Body)
+				}
+				if whole && (err != nil || string(body) != "0123456789") || !whole && err == nil {
+					t.Errorf("%v, %q: %q, %v", fr, end, body, err)
+				}
+			})
+		}
+	}
+}
+
+// noDeadlines is a connection such as SSH's channels.
+type noDeadlines struct{ net.Conn }
+
+func (noDeadlines) SetDeadline(time.Time) error { return errors.New("deadline not supported") }
+
+// wsproxy 16: a back end's connection to which no limit could be set is not used.
+func TestNoDeadlines(t *testing.T) {
+	for _, limit := range []time.Duration{0, -1} {
+		synctest.Test(t, func(t *testing.T) {
+			b := startBack(t, memnet.Listen(), false, quiet(true))
+			refused := make(chan error, 1)
+			cfg := toBack(wsproxy.Config{Timeouts: wsproxy.Timeouts{Handshake: limit}}, b)
+			cfg.ErrorHandler = func(w http.ResponseWriter, r *http.Request, err error) {
+				refused <- err
+				wsproxy.WriteError(w, r, err)
+			}
+			dial := cfg.Dial
+			cfg.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				c, err := dial(ctx, network, addr)
+				return noDeadlines{c}, err
+			}
+			s, _ := startProxy(t, frontH1, memnet.Listen(), cfg, &http.Server{})
+			_, res := s.handshake(t, request{})
+			const want = "wsproxy: back end unreachable: a connection without deadlines: deadline not supported"
+			if err := <-refused; res.StatusCode != 502 || err.Error() != want {
+				t.Errorf("%d %v", res.StatusCode, err)
+			}
+			synctest.Wait()
+			if n := b.Open(); n != 0 {
+				t.Errorf("%d connections to the back end", n)
+			}
+		})
+	}
 }
 
 // wsproxy 11 and 12: informational answers are skipped, and what is not a
@@ -198,6 +269,55 @@ func TestSlowBackEnd(t *testing.T) {
 			t.Error(res.StatusCode)
 		}
 	})
+	// One that accepts and says nothing.
+	synctest.Test(t, func(t *testing.T) {
+		l := memnet.Listen()
+		defer l.Close()
+		go func() {
+			if conn, err := l.Accept(); err == nil {
+				_, _ = io.Copy(io.Discard, conn)
+				conn.Close()
+			}
+		}()
+		cfg := wsproxy.Config{Target: "wss://x", Dial: func(ctx context.Context, _, _ string) (net.Conn, error) { return l.Dial(ctx) }}
+		s, _ := startProxy(t, frontH1, memnet.Listen(), cfg, &http.Server{})
+		start := time.Now()
+		if _, res := s.handshake(t, request{}); res.StatusCode != 504 || time.Since(start) != 5*time.Second {
+			t.Errorf("silent in TLS: %d after %v", res.StatusCode, time.Since(start))
+		}
+	})
+}
+
+// wsproxy 16: a client that does not take the 101 has a limit, too, and holds
+// no place after it.
+func TestSlowToTake101(t *testing.T) {
+	for _, fr := range []front{frontH1, frontH1TLS} {
+		t.Run(fr.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cfg := wsproxy.Config{Limits: wsproxy.Limits{Tunnels: 1, Answer: 1 << 20}}
+				x := pair{front: fr, memory: true}.start(t, cfg, func(c *backConn) {
+					more := ""
+					if c.request.URL.Path == "/big" {
+						more = "X-Big: " + strings.Repeat("x", 512<<10) + "\r\n"
+					}
+					if c.accept(more) == nil {
+						_, _ = io.Copy(io.Discard, c)
+					}
+				})
+				conn := x.dial(t)
+				defer conn.Close()
+				fmt.Fprintf(conn, "GET /big HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n\r\n", testKey)
+				time.Sleep(9 * time.Second)
+				if _, res := x.handshake(t, request{}); res.StatusCode != 503 {
+					t.Errorf("before: %d", res.StatusCode)
+				}
+				time.Sleep(2 * time.Second)
+				if _, res := x.handshake(t, request{}); res.StatusCode != 101 {
+					t.Errorf("after: %d", res.StatusCode)
+				}
+			})
+		})
+	}
 }
 
 // wsproxy 17: a client that goes takes its dial with it.
@@ -345,41 +465,61 @@ func TestNoHandshake(t *testing.T) {
 	}
 }
 
-// wsproxy 50: a wrapper with Unwrap works, and one without is an error that is
-// seen at once.
+// wsproxy 50: a wrapper with Unwrap works, and one that hides what a tunnel
+// needs is a 500 and a line in the log, before the back end is dialled.
 func TestWrappedWriter(t *testing.T) {
-	for _, opaque := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
-			b := startBack(t, memnet.Listen(), false, echo)
-			p, err := wsproxy.New(toBack(wsproxy.Config{}, b))
-			if err != nil {
-				t.Fatal(err)
-			}
-			srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if opaque {
-					p.ServeHTTP(struct{ http.ResponseWriter }{w}, r)
-				} else {
-					w.Header().Set("X-Request-Id", "7")
-					p.ServeHTTP(unwrapper{w}, r)
-				}
-			})}
-			s := serveFront(t, frontH1, memnet.Listen(), srv)
-			t.Cleanup(func() { p.Close() })
-			_, res := s.handshake(t, request{})
-			if opaque {
-				if res.StatusCode != 500 || b.Open() != 0 {
-					t.Error(res.StatusCode)
-				}
-			} else if res.StatusCode != 101 || res.Header.Get("X-Request-Id") != "7" {
-				t.Error(res.StatusCode, res.Header)
-			}
-		})
+	for _, fr := range fronts() {
+		for name, wrap := range map[string]func(http.ResponseWriter) http.ResponseWriter{
+			"Unwrap":         func(w http.ResponseWriter) http.ResponseWriter { return unwrapper{w} },
+			"nothing":        func(w http.ResponseWriter) http.ResponseWriter { return struct{ http.ResponseWriter }{w} },
+			"Flush alone":    func(w http.ResponseWriter) http.ResponseWriter { return flusher{w, w.(http.Flusher)} },
+			"Unwrap, hidden": func(w http.ResponseWriter) http.ResponseWriter { return unwrapper{struct{ http.ResponseWriter }{w}} },
+		} {
+			t.Run(fr.String()+" "+name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					var dialled atomic.Int64
+					b := startBack(t, memnet.Listen(), false, func(c *backConn) {
+						dialled.Add(1)
+						echo(c)
+					})
+					var logged bytes.Buffer
+					p, err := wsproxy.New(toBack(wsproxy.Config{Logger: slog.New(slog.NewTextHandler(&logged, nil))}, b))
+					if err != nil {
+						t.Fatal(err)
+					}
+					srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						w.Header().Set("X-Request-Id", "7")
+						p.ServeHTTP(wrap(w), r)
+					})}
+					s := serveFront(t, fr, memnet.Listen(), srv)
+					t.Cleanup(func() { p.Close() })
+					e, res := s.handshake(t, request{})
+					if name != "Unwrap" {
+						if res.StatusCode != 500 || dialled.Load() != 0 || strings.Count(logged.String(), "\n") != 1 {
+							t.Errorf("%d, %d dials, logged %q", res.StatusCode, dialled.Load(), logged.String())
+						}
+						return
+					}
+					if res.StatusCode != s.success() || res.Header.Get("X-Request-Id") != "7" || logged.Len() > 0 {
+						t.Fatalf("%d %v %q", res.StatusCode, res.Header, logged.String())
+					}
+					if err := echoes(e, 1); err != nil {
+						t.Error(err)
+					}
+				})
+			})
+		}
 	}
 }
 
 type unwrapper struct{ http.ResponseWriter }
 
 func (u unwrapper) Unwrap() http.ResponseWriter { return u.ResponseWriter }
+
+type flusher struct {
+	http.ResponseWriter
+	http.Flusher
+}
 
 // The composition contract of the kit: what Match does not accept passes as if
 // nothing stood there.

@@ -1,6 +1,7 @@
 package wsproxy_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -93,8 +94,8 @@ func endings(c *backConn) {
 }
 
 // wsproxy 31: after more than a thousand tunnels that ended in every way there is, and
-// handshakes that came to nothing, no goroutine, descriptor or tunnel is left,
-// and each that was opened was closed once.
+// handshakes that came to nothing, no goroutine, descriptor, buffer or tunnel is
+// left, and each that was opened was closed once.
 func TestNothingIsLeft(t *testing.T) {
 	for _, p := range pairs(false) {
 		if p.mode == wsproxy.Tunnel && p.tls {
@@ -146,7 +147,7 @@ func endEveryWay(t *testing.T, p pair, count int) {
 		return n
 	})
 	settled(t, "connections of the back end", 0, x.back.Open)
-	if err := x.proxy.Close(); err != nil {
+	if err := errors.Join(x.proxy.Close(), x.pools.Check()); err != nil {
 		t.Error(err)
 	}
 	if o, c := opened.Load(), closed.Load(); o == 0 || o != c {
@@ -252,4 +253,187 @@ func settled(t *testing.T, what string, want int, count func() int) {
 			return
 		}
 	}
+}
+
+// wsproxy 31: buffers come back from tunnels that end with bytes under way,
+// whoever ends them and however the bytes were passed: in chunks, or, where the
+// frames are long and both sides are plain TCP, by splice.
+func TestBuffersComeBack(t *testing.T) {
+	for _, p := range pairs(false) {
+		if p.tls {
+			continue
+		}
+		t.Run(p.String(), func(t *testing.T) {
+			var all sync.WaitGroup // at the same time, since most of it is waiting
+			bySize := make(map[int][]*stuck)
+			for name, how := range stuckEnds() {
+				for _, size := range []int{16 << 10, 8 << 20} {
+					x := newStuck(t, p, how)
+					bySize[size] = append(bySize[size], x)
+					all.Go(func() {
+						if err := x.run(t, size); err != nil {
+							t.Errorf("%s, frames of %d: %v", name, size, err)
+						}
+					})
+				}
+			}
+			all.Wait()
+			for size, xs := range bySize {
+				for i := range xs {
+					for xs[i].early {
+						how := xs[i].how
+						how.timeouts.Lifetime *= 2
+						xs[i] = newStuck(t, p, how)
+						if err := xs[i].run(t, size); err != nil {
+							t.Errorf("lifetime of %v, frames of %d: %v", how.timeouts.Lifetime, size, err)
+						}
+					}
+				}
+			}
+			if runtime.GOOS != "linux" || p.mode == wsproxy.Tunnel { // where it depends on how fast they come
+				return
+			}
+			for size, xs := range bySize {
+				var spliced, writes int
+				for _, x := range xs {
+					spliced += int(x.spliced)
+					writes += x.pools.Writes()
+				}
+				if want := p.front == frontH1 && size > 64<<10; (spliced > 0) != want || writes == 0 {
+					t.Errorf("frames of %d: %d bytes by splice, %d writes to the sockets themselves", size, spliced, writes)
+				}
+			}
+		})
+	}
+}
+
+// stuckEnd is what ends a tunnel of which the back end takes nothing.
+type stuckEnd struct {
+	timeouts wsproxy.Timeouts
+	end      func(*proxied, *end) error
+	back     func(*backConn) // when the test says so; nil is to wait
+}
+
+func stuckEnds() map[string]stuckEnd {
+	// Over HTTP/1.1 a client that is gone is not seen before the write ends. On a
+	// machine that is busy the bytes may not have stopped for good, and all of them
+	// go through: then there is an end of the client's side to linger for.
+	soon := wsproxy.Timeouts{WriteStall: 200 * time.Millisecond, Linger: 200 * time.Millisecond}
+	// Where the machine is busy that comes first, and the client's own end has
+	// nobody left to tell.
+	gone := func(end func() error) error {
+		_ = end()
+		return nil
+	}
+	return map[string]stuckEnd{
+		"client resets":   {timeouts: soon, end: func(_ *proxied, e *end) error { return gone(e.Abort) }},
+		"client leaves":   {timeouts: soon, end: func(_ *proxied, e *end) error { return gone(e.Close) }},
+		"back end resets": {back: func(c *backConn) { _ = c.Abort() }},
+		"back end closes": {
+			timeouts: soon,
+			back:     func(c *backConn) { _ = c.CloseWrite() },
+		},
+		"write stall": {timeouts: wsproxy.Timeouts{WriteStall: 100 * time.Millisecond}},
+		"lifetime":    {timeouts: wsproxy.Timeouts{Lifetime: 100 * time.Millisecond, Close: 50 * time.Millisecond}},
+		"by its ID": {
+			timeouts: wsproxy.Timeouts{Close: 50 * time.Millisecond},
+			end: func(x *proxied, _ *end) error {
+				for i := range x.proxy.Tunnels() {
+					if ok, err := x.proxy.CloseTunnel(i.ID, 1001, ""); !ok || err != nil {
+						return fmt.Errorf("CloseTunnel: %t, %w", ok, err)
+					}
+				}
+				return nil
+			},
+		},
+		"drain": {
+			timeouts: wsproxy.Timeouts{Close: 50 * time.Millisecond},
+			end:      func(x *proxied, _ *end) error { return x.proxy.Drain(wsproxy.Drain{Spread: -1}) },
+		},
+		"shutdown": {end: func(x *proxied, _ *end) error {
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			if err := x.proxy.Shutdown(ctx); !errors.Is(err, context.Canceled) {
+				return fmt.Errorf("Shutdown: %w", err)
+			}
+			return nil
+		}},
+		"close": {end: func(x *proxied, _ *end) error { return x.proxy.Close() }},
+	}
+}
+
+// stuck is a tunnel that is to end in one way.
+type stuck struct {
+	*proxied
+	how       stuckEnd
+	spliced   uint64        // of the client's bytes
+	early     bool          // its lifetime was over before the first of them
+	act, over chan struct{} // what the back end waits for
+	closed    chan wsproxy.Stats
+}
+
+func newStuck(t *testing.T, p pair, how stuckEnd) *stuck {
+	s := &stuck{how: how, act: make(chan struct{}), over: make(chan struct{}), closed: make(chan wsproxy.Stats, 1)}
+	cfg := wsproxy.Config{Timeouts: how.timeouts, OnClose: func(stats wsproxy.Stats) { s.closed <- stats }}
+	s.proxied = p.start(t, cfg, func(c *backConn) {
+		if c.accept("") != nil {
+			return
+		}
+		<-s.act
+		if how.back != nil {
+			how.back(c)
+		}
+		<-s.over
+	})
+	return s
+}
+
+func (s *stuck) run(t *testing.T, size int) error {
+	defer close(s.over)
+	acted := sync.OnceFunc(func() { close(s.act) })
+	defer acted()
+	e, res, err := s.attempt(t, request{})
+	if err != nil || res.StatusCode != s.success() {
+		return fmt.Errorf("handshake: %v, %w", res, err)
+	}
+	wire := frame{fin: true, op: opBinary, masked: true, payload: make([]byte, size)}.wire()
+	go func() {
+		for {
+			if _, err := e.Write(wire); err != nil {
+				return
+			}
+		}
+	}()
+	s.wait(t)
+	acted()
+	if s.how.end != nil {
+		err = s.how.end(s.proxied, e)
+	}
+	stats := <-s.closed
+	s.early = stats.End == wsproxy.EndLifetime && stats.FromClient.Bytes == 0
+	if s.pools.Taken() == 0 && !s.early {
+		err = errors.Join(err, errors.New("no buffer was taken"))
+	}
+	s.spliced = stats.FromClient.Spliced
+	return errors.Join(err, s.proxy.Close(), s.pools.Check())
+}
+
+// wait returns when bytes of the client have stopped to move, or the tunnel
+// has ended.
+func (s *stuck) wait(t *testing.T) {
+	last, same := uint64(0), 0
+	settled(t, "moving tunnels", 0, func() int {
+		if len(s.closed) > 0 {
+			return 0
+		}
+		for i := range s.proxy.Tunnels() {
+			if bytes := i.FromClient.Bytes; bytes == 0 || bytes != last {
+				last, same = bytes, 0
+			}
+		}
+		if same++; same > 4 && last > 0 {
+			return 0
+		}
+		return 1
+	})
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
+	"net"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -172,6 +174,133 @@ func TestSlowReaderIsNotDead(t *testing.T) {
 	})
 }
 
+// A client that does not read, or seldom, is for WriteStall to judge: it does not
+// make the back end, which is not read meanwhile, look dead, nor itself.
+func TestSlowReaderIsNotPinged(t *testing.T) {
+	const times = 12
+	for _, c := range []struct {
+		name  string
+		every time.Duration // 0 for never
+		end   func(wsproxy.End) bool
+		after time.Duration
+	}{
+		{"never", 0, func(e wsproxy.End) bool { return e == wsproxy.EndWriteStall }, time.Minute},
+		{"seldom", 50 * time.Second, func(e wsproxy.End) bool { return e == wsproxy.EndClient || e == wsproxy.EndClientLost }, times * 50 * time.Second},
+	} {
+		for _, fr := range fronts() {
+			t.Run(c.name+" "+fr.String(), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					gone := make(chan struct{})
+					_, _, s := codesOf(t, fr, wsproxy.Config{}, func(e *end) uint16 {
+						if c.every == 0 {
+							<-gone
+							return 0
+						}
+						b := make([]byte, 128<<10)
+						for range times {
+							time.Sleep(c.every)
+							if _, err := io.ReadFull(e, b); err != nil {
+								t.Error(err)
+								return 0
+							}
+						}
+						_ = e.Close()
+						return 0
+					}, func(e *end) uint16 {
+						go serveQuiet(e, true) // answers the pings
+						for f := (frame{fin: true, op: opBinary, payload: make([]byte, 1<<16)}); e.sendFrame(f) == nil; {
+						}
+						close(gone)
+						return 0
+					}, nil)
+					if !c.end(s.End) || s.Duration < c.after || s.Duration > c.after+100*time.Millisecond {
+						t.Errorf("%v after %v", s.End, s.Duration)
+					}
+				})
+			})
+		}
+	}
+}
+
+// wsproxy 37: what could not be judged while the other side was slow is judged
+// after that: a back end that has become deaf is found out.
+func TestDeafAfterSlowReader(t *testing.T) {
+	for _, fr := range fronts() {
+		t.Run(fr.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				_, _, s := codesOf(t, fr, wsproxy.Config{}, func(e *end) uint16 {
+					time.Sleep(40 * time.Second)
+					return serveQuiet(e, true)
+				}, func(e *end) uint16 {
+					for f, n := (frame{fin: true, op: opBinary, payload: make([]byte, 1<<16)}), 0; n < 16; n++ {
+						_ = e.sendFrame(f)
+					}
+					return serveQuiet(e, false)
+				}, nil)
+				if s.End != wsproxy.EndPong || s.Duration < 85*time.Second || s.Duration > 86*time.Second {
+					t.Errorf("%v after %v", s.End, s.Duration)
+				}
+			})
+		})
+	}
+}
+
+// A limit that is as long as can be is not one that has passed.
+func TestLongestLimits(t *testing.T) {
+	const forever = time.Duration(math.MaxInt64)
+	for _, fr := range fronts() {
+		synctest.Test(t, func(t *testing.T) {
+			cfg := wsproxy.Config{
+				Timeouts: wsproxy.Timeouts{
+					Dial: forever, Handshake: forever, Idle: forever, Ping: forever, Pong: forever,
+					Close: forever, Linger: forever, WriteStall: forever, Lifetime: forever,
+				},
+				Drain: wsproxy.Drain{Spread: forever},
+			}
+			_, _, s := codesOf(t, fr, cfg, answering, answering, func(p *wsproxy.Proxy) {
+				go func() {
+					time.Sleep(time.Minute)
+					if err := p.Drain(wsproxy.Drain{Spread: forever}); err != nil {
+						t.Error(err)
+					}
+					time.Sleep(time.Minute)
+					for i := range p.Tunnels() {
+						_, _ = p.CloseTunnel(i.ID, 4000, "enough")
+					}
+				}()
+			})
+			if s.End != wsproxy.EndDrained || s.Sent.Code != 4000 || s.Duration < 2*time.Minute {
+				t.Errorf("%v: %v %v after %v", fr, s.End, s.Sent, s.Duration)
+			}
+		})
+	}
+}
+
+// After the Close frames of both nothing is waited for but the ends of the
+// connections, and not for longer because bytes come.
+func TestDripAfterClose(t *testing.T) {
+	for _, fr := range []front{frontH1, frontH1TLS} {
+		synctest.Test(t, func(t *testing.T) {
+			closed := make(chan wsproxy.Stats, 1)
+			cfg := wsproxy.Config{OnClose: func(s wsproxy.Stats) { closed <- s }}
+			x := pair{front: fr, memory: true}.start(t, cfg, quiet(true))
+			e := x.open(t, request{})
+			if err := e.sendClose(1000, ""); err != nil {
+				t.Fatal(err)
+			}
+			for range 100 {
+				time.Sleep(time.Second)
+				if _, err := e.Write([]byte{0}); err != nil {
+					break
+				}
+			}
+			if s := <-closed; s.End != wsproxy.EndClient || s.Duration < 5*time.Second || s.Duration > 6*time.Second {
+				t.Errorf("%v: %v after %v", fr, s.End, s.Duration)
+			}
+		})
+	}
+}
+
 // wsproxy 48: a peer that takes nothing is cut.
 func TestWriteStall(t *testing.T) {
 	for _, fr := range fronts() {
@@ -262,14 +391,73 @@ func TestLimitsOfNumber(t *testing.T) {
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
-		cfg := wsproxy.Config{Limits: wsproxy.Limits{PerKey: 1, Key: func(hs *wsproxy.Handshake) string { return hs.Request.URL.Path }}}
+		cfg := wsproxy.Config{Limits: wsproxy.Limits{PerKey: 1, RetryAfter: -1, Key: func(hs *wsproxy.Handshake) string { return hs.Request.URL.Path }}}
 		x := pair{front: frontH2C, memory: true}.start(t, cfg, quiet(true))
 		x.open(t, request{path: "/a"})
 		x.open(t, request{path: "/b"})
-		if _, res := x.handshake(t, request{path: "/a"}); res.StatusCode != 503 {
-			t.Error(res.StatusCode)
+		if _, res := x.handshake(t, request{path: "/a"}); res.StatusCode != 503 || len(res.Header.Values("Retry-After")) > 0 {
+			t.Error(res.StatusCode, res.Header)
 		}
 	})
+}
+
+// wsproxy 49: where nothing is left there is nothing to wait for, whatever has
+// become of the context.
+func TestShutdownNothingOpen(t *testing.T) {
+	p, err := wsproxy.New(wsproxy.Config{Target: "ws://x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 100 {
+		if err := p.Shutdown(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// wsproxy 37: without a limit for the answer the pings go on in their time.
+func TestPingWithoutPong(t *testing.T) {
+	for _, answers := range []bool{true, false} {
+		for _, stall := range []time.Duration{0, -1} {
+			synctest.Test(t, func(t *testing.T) {
+				var at []time.Duration
+				cfg := wsproxy.Config{Timeouts: wsproxy.Timeouts{Pong: -1, WriteStall: stall, Idle: -1}}
+				start := time.Now()
+				_, _, s := codesOf(t, frontH1, cfg, func(e *end) uint16 {
+					for {
+						f, err := e.recv()
+						if err != nil {
+							return 0
+						}
+						switch {
+						case f.op == opPing:
+							at = append(at, time.Since(start))
+							if answers {
+								_ = e.send(opPong, string(f.payload))
+							}
+						case f.op == opClose:
+							_ = e.sendClose(1000, "")
+						}
+					}
+				}, func(e *end) uint16 { return serveQuiet(e, true) }, func(p *wsproxy.Proxy) {
+					time.AfterFunc(10*time.Minute+time.Second, func() {
+						for i := range p.Tunnels() {
+							_, _ = p.CloseTunnel(i.ID, 4000, "enough")
+						}
+					})
+				})
+				want := 1 // that is not answered
+				if answers {
+					want = 20
+				}
+				if len(at) != want || at[0].Round(time.Second) != 30*time.Second || s.End != wsproxy.EndDrained {
+					t.Errorf("WriteStall %v, answers %t: %d pings, %v; ended by %v", stall, answers, len(at), at, s.End)
+				}
+			})
+		}
+	}
 }
 
 // wsproxy 49: Shutdown refuses, asks, and cuts those that do not answer.
@@ -392,14 +580,16 @@ func TestClose(t *testing.T) {
 				_, _ = io.Copy(io.Discard, c)
 			})
 			e := x.open(t, request{})
-			refused := make(chan int, 1)
+			refused := make(chan string, 1)
 			go func() {
 				_, res, err := x.attempt(t, request{path: "/silent"})
 				if err != nil {
 					t.Error(err)
-					res = &http.Response{}
+					close(refused)
+					return
 				}
-				refused <- res.StatusCode
+				body, _ := io.ReadAll(res.Body)
+				refused <- fmt.Sprint(res.StatusCode, " ", res.Header.Get("Retry-After"), " ", string(body))
 			}()
 			synctest.Wait()
 			if err := x.proxy.Close(); err != nil {
@@ -408,8 +598,8 @@ func TestClose(t *testing.T) {
 			if s := <-closed; s.End != wsproxy.EndClosed {
 				t.Error(s.End)
 			}
-			if code := <-refused; code/100 != 5 {
-				t.Error(code)
+			if s := <-refused; !strings.HasPrefix(s, "503 5 ") || !strings.Contains(s, "websocket_shutdown") {
+				t.Error(s)
 			}
 			if _, err := e.recv(); err == nil {
 				t.Error("a frame")
@@ -517,5 +707,80 @@ func TestDetach(t *testing.T) {
 		if err := p.Close(); err != nil {
 			t.Error(err)
 		}
+	})
+}
+
+// wsproxy 48 and 49: a connection that takes long to close takes no other tunnel's
+// limits of time away, and Close does not wait for it any longer.
+func TestSlowCut(t *testing.T) {
+	for _, c := range []struct {
+		path     string // of the tunnel that is to be cut
+		timeouts wsproxy.Timeouts
+	}{
+		{"/full", wsproxy.Timeouts{WriteStall: 10 * time.Second, Ping: -1, Idle: 15 * time.Second}},
+		{"/deaf", wsproxy.Timeouts{Ping: 5 * time.Second, Pong: 5 * time.Second, Lifetime: 20 * time.Second}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			b := startBack(t, memnet.Listen(), false, func(b *backConn) {
+				if b.accept("") != nil {
+					return
+				}
+				if b.request.URL.Path == "/full" {
+					_ = b.send(opBinary, string(make([]byte, 1<<20)))
+				}
+				serveQuiet(b.end, b.request.URL.Path != "/deaf")
+			})
+			closed := make(chan wsproxy.Stats, 3)
+			cfg := toBack(wsproxy.Config{Timeouts: c.timeouts, OnClose: func(s wsproxy.Stats) { closed <- s }}, b)
+			dial := cfg.Dial
+			cfg.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				conn, err := dial(ctx, network, addr)
+				return slowClose{conn}, err
+			}
+			s, p := startProxy(t, frontH1, memnet.Listen(), cfg, &http.Server{})
+			s.open(t, request{path: c.path})
+			start := time.Now()
+			e := s.open(t, request{path: "/other"})
+			f, err := e.recv()
+			for ; err == nil && f.op == opPing; f, err = e.recv() {
+				_ = e.send(opPong, string(f.payload))
+			}
+			if d := time.Since(start); err != nil || f.op != opClose || d < 15*time.Second || d > 21*time.Second {
+				t.Errorf("%s: the other tunnel: %v, %v after %v", c.path, f, err, d)
+			}
+			s.open(t, request{path: "/third"})
+			synctest.Wait()
+			start = time.Now()
+			if err := p.Close(); err == nil || time.Since(start) != 10*time.Second {
+				t.Errorf("%s: Close: %v after %v", c.path, err, time.Since(start))
+			}
+			for range 3 {
+				<-closed
+			}
+			time.Sleep(time.Minute)
+		})
+	}
+}
+
+// That is no failure of Close where the tunnel itself has ended.
+func TestSlowCutOfEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBack(t, memnet.Listen(), false, func(b *backConn) {
+			_ = b.accept("")
+			time.Sleep(3 * time.Second)
+		})
+		cfg := toBack(wsproxy.Config{}, b)
+		dial := cfg.Dial
+		cfg.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := dial(ctx, network, addr)
+			return slowClose{conn}, err
+		}
+		s, p := startProxy(t, frontH1, memnet.Listen(), cfg, &http.Server{})
+		s.open(t, request{})
+		synctest.Wait()
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Minute)
 	})
 }

@@ -2,7 +2,6 @@ package wsproxy
 
 import (
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -15,10 +14,11 @@ type site struct {
 }
 
 // parseOrigin parses the value of an Origin field. Browsers send scheme, host and
-// port and nothing else, and anything else is no origin.
+// port and nothing else, in ASCII and without encoding, and anything else is no
+// origin.
 func parseOrigin(s string) (site, bool) {
 	u, err := url.Parse(s)
-	if err != nil || u.Host == "" || u.User != nil || u.Path != "" || u.RawQuery != "" || u.ForceQuery ||
+	if err != nil || !isPlain(s) || u.Host == "" || u.User != nil || u.Path != "" || u.RawQuery != "" || u.ForceQuery ||
 		u.Fragment != "" || u.Opaque != "" || strings.HasSuffix(s, "#") {
 		return site{}, false
 	}
@@ -30,11 +30,10 @@ func parseOrigin(s string) (site, bool) {
 
 // newSite returns the site of a scheme and a host with an optional port.
 func newSite(scheme, hostport string) (site, bool) {
-	host, port := hostport, ""
-	if h, p, err := net.SplitHostPort(hostport); err == nil {
-		host, port = h, p
+	host, port, ok := splitHost(hostport)
+	if !ok || strings.Contains(host, ":") && hostport[0] != '[' {
+		return site{}, false
 	}
-	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 	host = strings.TrimSuffix(strings.ToLower(host), ".")
 	if port == "" {
 		port = "80"
@@ -43,6 +42,12 @@ func newSite(scheme, hostport string) (site, bool) {
 		}
 	}
 	return site{scheme, host, port}, host != ""
+}
+
+// isPlain reports whether s is ASCII, with nothing percent-encoded. Of other
+// letters two can be the same in lower case.
+func isPlain(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r >= 0x80 || r == '%' })
 }
 
 // allowed is an entry of Config.Origins.
@@ -69,6 +74,9 @@ func parseAllowed(s string) (allowed, error) {
 	}
 	if strings.Contains(rest, "*") || (!a.scheme && strings.Contains(rest, ":")) {
 		return a, fmt.Errorf("must have a * as its first label only, and a scheme if it has a port")
+	}
+	if !isPlain(rest) {
+		return a, fmt.Errorf("must have its host in ASCII, with xn--, as browsers send it")
 	}
 	a.site, ok = parseOrigin(scheme + "://" + rest)
 	if !ok {

@@ -7,6 +7,9 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"runtime"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -289,6 +292,103 @@ func TestResetByBack(t *testing.T) {
 	})
 }
 
+// Of long frames in a row the kernel passes nearly all: behind one that was
+// spliced, no more than the header of the next is read. All arrive as they were
+// sent, and short ones behind them too.
+func TestSplicedInARow(t *testing.T) {
+	var wire []byte
+	for i := range 20 {
+		payload := bytes.Repeat([]byte{byte(i)}, 256<<10)
+		wire = append(wire, frame{fin: true, op: opBinary, masked: true, payload: payload}.wire()...)
+	}
+	for i := range 20 {
+		wire = append(wire, frame{fin: true, op: opBinary, masked: true, payload: make([]byte, 100*i)}.wire()...)
+	}
+	closed, arrived := make(chan wsproxy.Stats, 1), make(chan []byte, 1)
+	cfg := wsproxy.Config{OnClose: func(s wsproxy.Stats) { closed <- s }}
+	x := pair{front: frontH1}.start(t, cfg, func(c *backConn) {
+		if c.accept("") != nil {
+			return
+		}
+		got := make([]byte, len(wire))
+		n, _ := io.ReadFull(c, got)
+		arrived <- got[:n]
+	})
+	e := x.open(t, request{})
+	if _, err := e.Write(wire); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-arrived; !bytes.Equal(got, wire) {
+		t.Errorf("%d bytes of %d, or others", len(got), len(wire))
+	}
+	if err := e.Abort(); err != nil {
+		t.Error(err)
+	}
+	s := <-closed
+	if spliced := s.FromClient.Spliced; runtime.GOOS == "linux" && spliced < uint64(len(wire))*19/20 {
+		t.Errorf("%d bytes of %d were spliced", spliced, len(wire))
+	}
+}
+
+// wsproxy 27: who resets within a frame that is spliced is the one that was lost,
+// and the other side sees a reset.
+func TestResetInSplice(t *testing.T) {
+	half := func(masked bool) []byte {
+		return frame{fin: true, op: opBinary, masked: masked, payload: make([]byte, 8<<20)}.wire()[:4<<20]
+	}
+	for _, byClient := range []bool{true, false} {
+		for range 5 {
+			closed, backErr := make(chan wsproxy.Stats, 1), make(chan error, 1)
+			arrived := make(chan struct{})
+			cfg := wsproxy.Config{OnClose: func(s wsproxy.Stats) { closed <- s }}
+			x := pair{front: frontH1}.start(t, cfg, func(c *backConn) {
+				if c.accept("") != nil {
+					return
+				}
+				if !byClient {
+					_, _ = c.Write(half(false))
+					<-arrived
+					backErr <- c.Abort()
+					return
+				}
+				_, _ = io.CopyN(io.Discard, c, 4<<20)
+				close(arrived)
+				_, err := io.Copy(io.Discard, c)
+				backErr <- err
+			})
+			e := x.open(t, request{})
+			var clientErr error
+			want := wsproxy.EndBackendLost
+			if byClient {
+				want = wsproxy.EndClientLost
+				if _, err := e.Write(half(true)); err != nil {
+					t.Fatal(err)
+				}
+				<-arrived
+				clientErr = e.Abort()
+			} else {
+				_, _ = io.CopyN(io.Discard, e, 4<<20)
+				close(arrived)
+				_, clientErr = io.Copy(io.Discard, e)
+			}
+			other, own := clientErr, <-backErr
+			if byClient {
+				other, own = own, other
+			}
+			if own != nil || !errors.Is(other, syscall.ECONNRESET) {
+				t.Errorf("client resets %t: %v, the other sees %v", byClient, own, other)
+			}
+			s := <-closed
+			if s.End != want {
+				t.Errorf("client resets %t: End is %v, %v", byClient, s.End, s.Err)
+			}
+			if runtime.GOOS == "linux" && s.FromClient.Spliced+s.FromBackend.Spliced == 0 {
+				t.Error("nothing was spliced")
+			}
+		}
+	}
+}
+
 // wsproxy 28: over HTTP/2 the end of the back end ends the stream at once:
 // clients wait for the server to end first, and for nothing else.
 func TestBackEndsH2Stream(t *testing.T) {
@@ -331,7 +431,11 @@ func TestStuckTunnelBlocksNoOther(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				release := make(chan struct{})
 				p := pair{front: f, memory: true}
-				x := p.start(t, wsproxy.Config{}, func(c *backConn) {
+				cfg := wsproxy.Config{Fallback: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					n, err := io.Copy(io.Discard, r.Body)
+					fmt.Fprint(w, n, err)
+				})}
+				x := p.start(t, cfg, func(c *backConn) {
 					if c.request.URL.Path == "/stuck" {
 						_ = c.accept("")
 						<-release
@@ -361,6 +465,24 @@ func TestStuckTunnelBlocksNoOther(t *testing.T) {
 				other, _ := x.handshakeH2(t, conn, request{path: "/other"})
 				if err := echoes(other, 32); err != nil {
 					t.Errorf("with %d KiB in the stuck tunnel: %v", before>>10, err)
+				}
+				// More than the connection's window has left.
+				post, err := conn.Request([2]string{":method", "POST"}, [2]string{":scheme", f.scheme()},
+					[2]string{":authority", "x"}, [2]string{":path", "/upload"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				const size = 3 << 20
+				if _, err := post.Write(make([]byte, size)); err != nil {
+					t.Error(err)
+				}
+				if err := post.CloseWrite(); err != nil {
+					t.Error(err)
+				}
+				status, _, err := post.Response()
+				body, _ := io.ReadAll(post)
+				if status != 200 || !strings.HasPrefix(string(body), strconv.Itoa(size)+" ") {
+					t.Errorf("a request beside the stuck tunnel: %d, %v, %q", status, err, body)
 				}
 				if err := stuck.Abort(); err != nil {
 					t.Error(err)

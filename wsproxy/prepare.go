@@ -1,6 +1,7 @@
 package wsproxy
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -17,14 +18,31 @@ const (
 	streamBuffer     = 128 << 10
 	connectionBuffer = 1 << 20
 	maxStreamBuffer  = 256 << 10
+
+	// What is written at most twice as long as this, with the first bytes gone
+	// out and then none, is within WriteStall's default.
+	writeByteTimeout = defaultWriteStall / 2
 )
+
+// probeTime is for the SETTINGS of a server in this process, and only for not waiting
+// without end: a machine that has just started may have other things to do.
+const probeTime = 30 * time.Second
 
 // Prepare makes srv fit for WebSockets over HTTP/2, and must be called before srv
 // serves. Where they are zero it sets Server.HTTP2.MaxReceiveBufferPerStream to
 // 128 KiB and MaxReceiveBufferPerConnection to 1 MiB, so that one tunnel whose
 // back end does not read cannot stop the other requests of its connection.
 //
-// The error says if a value that was set is too large for that: more than
+// Where it is zero it also sets Server.HTTP2.WriteByteTimeout to 30 s: net/http
+// then closes a connection, with all the requests in it, to which not one byte could
+// be written for so long. Without it, nothing here can end a tunnel whose client has
+// stopped to read its whole connection: a stream of HTTP/2 cannot be reset past a
+// write of the connection's that is stuck, and the handler cannot return before. Then
+// no limit has an effect on that tunnel, it keeps its place, and Shutdown and
+// Close return without its end; http.Server.Close ends it. A negative value
+// is left, and means this.
+//
+// The error says if a value that was set is negative, or too large: more than
 // 256 KiB for a stream, or more than half of a connection's. It says also if the
 // program's servers do not offer extended CONNECT (RFC 8441), without which
 // browsers open another connection with HTTP/1.1: the blank import of
@@ -38,11 +56,17 @@ func Prepare(srv *http.Server) error {
 	if srv.HTTP2 != nil {
 		cfg = *srv.HTTP2 // which may be shared with another server
 	}
-	setDefault(&cfg.MaxReceiveBufferPerStream, streamBuffer)
-	setDefault(&cfg.MaxReceiveBufferPerConnection, connectionBuffer)
+	cfg.MaxReceiveBufferPerStream = cmp.Or(cfg.MaxReceiveBufferPerStream, streamBuffer)
+	cfg.MaxReceiveBufferPerConnection = cmp.Or(cfg.MaxReceiveBufferPerConnection, connectionBuffer)
+	cfg.WriteByteTimeout = cmp.Or(cfg.WriteByteTimeout, writeByteTimeout)
 	var bad problems
 	stream, connection := cfg.MaxReceiveBufferPerStream, cfg.MaxReceiveBufferPerConnection
-	if stream > maxStreamBuffer || stream > connection/2 {
+	if stream < 0 {
+		bad.add("Server.HTTP2.MaxReceiveBufferPerStream", "must not be negative", stream)
+	}
+	if connection < 0 {
+		bad.add("Server.HTTP2.MaxReceiveBufferPerConnection", "must not be negative", connection)
+	} else if stream > maxStreamBuffer || stream > connection/2 {
 		bad.add("Server.HTTP2.MaxReceiveBufferPerStream",
 			fmt.Sprintf("must be at most %d, and half of MaxReceiveBufferPerConnection, %d", maxStreamBuffer, connection), stream)
 	}
@@ -71,7 +95,7 @@ func servesHTTP2(srv *http.Server) bool {
 func offersConnect(cfg *http.HTTP2Config) error {
 	client, server := net.Pipe()
 	defer client.Close()
-	client.SetDeadline(time.Now().Add(5 * time.Second))
+	client.SetDeadline(time.Now().Add(probeTime))
 	probe := &http.Server{
 		Protocols: new(http.Protocols), HTTP2: cfg, Handler: http.NotFoundHandler(), ErrorLog: log.New(io.Discard, "", 0),
 	}

@@ -3,6 +3,7 @@ package wsproxy_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"testing"
@@ -15,6 +16,7 @@ import (
 type proxied struct {
 	*server
 	proxy *wsproxy.Proxy
+	pools *wsproxy.Audit
 	back  *backEnd
 }
 
@@ -88,7 +90,8 @@ func (p pair) startServer(t testing.TB, cfg wsproxy.Config, srv *http.Server, se
 	t.Helper()
 	x := &proxied{back: startBack(t, p.listen(t), p.tls, serve)}
 	cfg.Mode, cfg.Detach = p.mode, p.detach
-	x.server, x.proxy = startProxy(t, p.front, p.listen(t), toBack(cfg, x.back), srv)
+	x.proxy, x.pools = newProxy(t, toBack(cfg, x.back))
+	x.server = serveProxy(t, p.front, p.listen(t), x.proxy, srv)
 	return x
 }
 
@@ -106,15 +109,29 @@ func toBack(cfg wsproxy.Config, b *backEnd) wsproxy.Config {
 // startProxy serves a proxy until the test ends.
 func startProxy(t testing.TB, f front, l listener, cfg wsproxy.Config, srv *http.Server) (*server, *wsproxy.Proxy) {
 	t.Helper()
+	p, _ := newProxy(t, cfg)
+	return serveProxy(t, f, l, p, srv), p
+}
+
+// newProxy makes a proxy that is closed when the test ends. Then every buffer
+// is to be back, whatever the test was about.
+func newProxy(t testing.TB, cfg wsproxy.Config) (*wsproxy.Proxy, *wsproxy.Audit) {
+	t.Helper()
 	p, err := wsproxy.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	pools := wsproxy.AuditPools(p)
 	t.Cleanup(func() {
-		if err := p.Close(); err != nil {
+		if err := errors.Join(p.Close(), pools.Check()); err != nil {
 			t.Errorf("Close: %v", err)
 		}
 	})
+	return p, pools
+}
+
+func serveProxy(t testing.TB, f front, l listener, p *wsproxy.Proxy, srv *http.Server) *server {
+	t.Helper()
 	if srv.Handler == nil {
 		srv.Handler = p
 	}
@@ -122,5 +139,5 @@ func startProxy(t testing.TB, f front, l listener, cfg wsproxy.Config, srv *http
 	if err := wsproxy.Prepare(srv); err != nil {
 		t.Fatal(err)
 	}
-	return serveFront(t, f, l, srv), p
+	return serveFront(t, f, l, srv)
 }

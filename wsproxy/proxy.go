@@ -14,32 +14,39 @@ import (
 // Proxy carries WebSockets between clients and back ends. It is an http.Handler
 // for a route, and through Handler a middleware. It is safe for concurrent use.
 type Proxy struct {
-	cfg     Config
-	target  *endpoint // Config.Target, or nil
-	origins origins
-	dialer  dialer
-	buffers sync.Pool // of *buffer
-	clock   clock
-	epoch   time.Time
+	cfg      Config
+	target   *endpoint // Config.Target, or nil
+	origins  origins
+	dialer   dialer
+	buffers  pool // of *buffer
+	writings pool // of *writeState, where sockets are written to directly
+	clock    clock
+	epoch    time.Time
 
 	// life ends when nothing may be opened any more and what is being opened
 	// has to stop.
 	life context.Context
 	kill context.CancelFunc
 
-	mu      sync.Mutex
-	nextID  uint64
-	places  int            // taken by tunnels and by handshakes under way
-	keys    map[string]int // how many of them by Limits.Key
-	tunnels map[uint64]*tunnel
-	closed  bool            // nothing new
-	empty   []chan struct{} // closed when no place is taken any more
+	mu       sync.Mutex
+	nextID   uint64
+	places   places // of tunnels and handshakes under way
+	refusals places // of back ends' refusals on their way to clients
+	tunnels  map[uint64]*tunnel
+	closed   bool            // nothing new
+	empty    []chan struct{} // closed when no place is taken any more
+}
+
+// pool is a sync.Pool. What is taken is put back exactly once.
+type pool interface {
+	Get() any
+	Put(any)
 }
 
 // New returns a Proxy. The error lists every field that is wrong.
 func New(cfg Config) (*Proxy, error) {
 	bad := cfg.check()
-	p := &Proxy{epoch: time.Now(), keys: map[string]int{}, tunnels: map[uint64]*tunnel{}}
+	p := &Proxy{epoch: time.Now(), tunnels: map[uint64]*tunnel{}}
 	p.origins = newOrigins(&cfg, &bad)
 	if cfg.Target != "" {
 		var err error
@@ -53,7 +60,8 @@ func New(cfg Config) (*Proxy, error) {
 	p.cfg = cfg.normal()
 	p.cfg.Origins = nil
 	p.dialer = newH1Dialer(&p.cfg)
-	p.buffers.New = func() any { return new(buffer) }
+	p.buffers = &sync.Pool{New: func() any { return new(buffer) }}
+	p.writings = &sync.Pool{New: func() any { return newWriteState() }}
 	p.clock.now = p.now
 	p.life, p.kill = context.WithCancel(context.Background())
 	return p, nil
@@ -117,23 +125,36 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) {
 		}
 	}()
 	a, err := p.dial(r.Context(), out)
-	if err != nil {
-		p.refuse(w, r, err)
+	if err != nil || a.stream == nil {
+		// There will be no tunnel, and the client takes what time it likes for
+		// the answer.
+		entered = false
+		if err != nil {
+			p.free(key)
+			p.refuse(w, r, err)
+		} else {
+			p.refused(w, r, a, key)
+		}
 		return
 	}
-	if a.stream == nil {
-		p.refused(w, r, a)
-		return
-	}
+	back := a.stream // nothing else of a is to live as long as the tunnel
+	defer func() {
+		if back != nil { // also if a wrapper panics
+			back.Abort()
+		}
+	}()
 	front, err := p.accept(w, hs, a)
 	if err != nil {
-		a.stream.Abort()
+		back.Abort()
 		if front == nil {
 			p.refuse(w, r, err)
+		} else if _, ok := front.(*handlerStream); ok {
+			panic(http.ErrAbortHandler) // a 200 that ends is a tunnel that was open
 		}
 		return
 	}
 	t := newTunnel(p, hs, front, a)
+	back = nil // it is the tunnel's from here on
 	t.key = key
 	t.about = about{client: hs.Client, target: e, path: strings.Clone(r.URL.Path), back: a.proto, subprotocol: strings.Clone(a.subprotocol)}
 	entered = false // the tunnel has the place from here on
@@ -151,6 +172,7 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) {
 		t.run()
 	case *handlerStream:
 		t.run()
+		s.repanic()
 		if s.aborted.Load() {
 			// The only way to have the server reset the stream.
 			panic(http.ErrAbortHandler)
@@ -172,8 +194,8 @@ func (p *Proxy) prepare(w http.ResponseWriter, r *http.Request) (*Handshake, *en
 	if hs.Subprotocols, err = p.subprotocols(hs.Subprotocols); err != nil {
 		return fail(err)
 	}
-	if r.ProtoMajor == 1 && !hijackable(w) {
-		return fail(&Error{Kind: BadWriter})
+	if method := missing(w, r.ProtoMajor); method != "" {
+		return fail(&Error{Kind: BadWriter, Err: errors.New("no " + method)})
 	}
 	hs.Client, hs.Header = s.client, s.outgoing(r)
 	if p.cfg.OnHandshake != nil {
@@ -233,15 +255,24 @@ func asError(kind Kind, err error) error {
 // dial asks the back end. It stops when the client goes, and when the Proxy is
 // closed.
 func (p *Proxy) dial(ctx context.Context, out *outgoing) (*answer, error) {
+	client := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(p.life, cancel)
+	end := func() { stop(); cancel() }
+	reading := false
+	defer func() {
+		if !reading { // also if a callback of the Config panics
+			end()
+		}
+	}()
 	a, err := p.dialer.dial(ctx, out)
+	if err != nil && p.life.Err() != nil && client.Err() == nil {
+		err = &Error{Kind: ShuttingDown, Err: err}
+	}
 	if err == nil && a.stream == nil {
 		// The body is still to be read.
-		a.Body = &bodyWithCancel{a.Body, func() { stop(); cancel() }}
-		return a, nil
+		reading = true
+		a.Body = &bodyWithCancel{a.Body, end}
 	}
-	stop()
-	cancel()
 	return a, err
 }

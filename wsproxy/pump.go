@@ -18,6 +18,10 @@ const (
 	// it is silent.
 	idleSize = 512
 
+	// headSize is what is read at once behind a payload that was spliced: enough
+	// for the header of the next, which is likely to be as large.
+	headSize = 512
+
 	// A payload is spliced if so much of it is still to come, in pieces of which
 	// one is as much as a peer that does not read leaves in the pipe. The source
 	// has a time for a piece, so that a slow one does not keep the pipe.
@@ -66,7 +70,7 @@ func (d *direction) pump() error {
 			return err
 		}
 	}
-	if d.wait != nil {
+	if d.from.socket != nil {
 		return d.pumpSocket(s.c)
 	}
 	return d.pumpStream()
@@ -120,13 +124,16 @@ func (d *direction) pumpFlow() error {
 // pumpSocket waits for a socket without a buffer, and has payloads spliced.
 func (d *direction) pumpSocket(c net.Conn) error {
 	src, dst := d.spliceable(c)
+	socket := d.from.socket
 	var flow flow
+	most := bufferSize
 	for {
-		b, n, err := d.wait.read(d.t.p) // the buffer stays the waiter's
+		b, n, err := socket.read(d.t.p, most) // the buffer stays the socket's
+		most = bufferSize
 		if n > 0 {
 			err = d.feed(b[:], n)
 			if err != nil {
-				d.wait.drop(d.t.p)
+				socket.drop(d.t.p)
 			}
 		}
 		if err != nil {
@@ -136,8 +143,11 @@ func (d *direction) pumpSocket(c net.Conn) error {
 			continue
 		}
 		if d.tracker.left >= spliceLeft || d.raw && flow.much(d.from.last.Load(), n) {
-			d.wait.drop(d.t.p)
+			socket.drop(d.t.p)
 			d.splice(dst, src)
+			if !d.raw && d.tracker.left == 0 {
+				most = headSize
+			}
 		}
 	}
 }
@@ -173,8 +183,9 @@ func (f *flow) much(now int64, n int) bool {
 	return true
 }
 
-// splice moves payload inside the kernel as long as much of it is to come. An
-// error of the source, or its end, is left for the next read to see.
+// splice moves payload inside the kernel as long as much of it is to come. The
+// end of the source is left for the next read to see; an error of it would not be
+// seen again, and does not say that it is not the destination's.
 func (d *direction) splice(dst, src *net.TCPConn) {
 	lr := io.LimitedReader{R: src}
 	limit := spliceTime
@@ -209,7 +220,12 @@ func (d *direction) splice(dst, src *net.TCPConn) {
 			}
 		}
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			d.failed(err)
+			if isReset(src) {
+				d.muted = true
+				d.t.lost(d.from, err)
+			} else {
+				d.failed(err)
+			}
 		}
 		d.release()
 		if err != nil || n < piece {

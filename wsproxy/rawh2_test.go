@@ -1,13 +1,13 @@
 package wsproxy_test
 
 import (
+	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -59,6 +59,7 @@ type h2Client struct {
 	streams map[uint32]*h2Stream
 	nextID  uint32
 	window  int64 // what may be sent on the connection
+	credit  int   // what a stream receives before it is read
 	pongs   int
 	away    bool // GOAWAY was received
 	err     error
@@ -90,13 +91,14 @@ func newH2Client(t testing.TB, conn net.Conn, cfg h2Config) *h2Client {
 func openH2(conn net.Conn, cfg h2Config) (*h2Client, error) {
 	c := &h2Client{
 		conn: conn, streams: make(map[uint32]*h2Stream), nextID: 1,
-		window: 65535, done: make(chan struct{}),
+		window: 65535, credit: 65535, done: make(chan struct{}),
 	}
 	c.changed = sync.NewCond(&c.mu)
 	// Without a dynamic table the decoder below needs no state.
 	settings := binary.BigEndian.AppendUint16(nil, h2SettingTableSize)
 	settings = binary.BigEndian.AppendUint32(settings, 0)
 	if cfg.Window > 0 {
+		c.credit = int(cfg.Window)
 		settings = binary.BigEndian.AppendUint16(settings, h2SettingInitialWindow)
 		settings = binary.BigEndian.AppendUint32(settings, cfg.Window)
 	}
@@ -216,13 +218,15 @@ func (c *h2Client) read() {
 func (c *h2Client) readFrames() error {
 	var block []byte // of a header block under way
 	var blockFlags byte
+	r := bufio.NewReaderSize(c.conn, 32<<10)
+	taken := 0 // bytes that the connection's window is to be widened by
 	for {
 		head := make([]byte, 9)
-		if _, err := io.ReadFull(c.conn, head); err != nil {
+		if _, err := io.ReadFull(r, head); err != nil {
 			return err
 		}
 		p := make([]byte, int(head[0])<<16|int(head[1])<<8|int(head[2]))
-		if _, err := io.ReadFull(c.conn, p); err != nil {
+		if _, err := io.ReadFull(r, p); err != nil {
 			return err
 		}
 		kind, flags, id := head[3], head[4], binary.BigEndian.Uint32(head[5:])&(1<<31-1)
@@ -269,10 +273,11 @@ func (c *h2Client) readFrames() error {
 		case h2RSTStream:
 			c.onStream(id, func(s *h2Stream) { s.fail(h2Reset(binary.BigEndian.Uint32(p))) })
 		case h2Data:
-			if len(p) > 0 {
-				if err := c.write(h2WindowUpdate, 0, 0, binary.BigEndian.AppendUint32(nil, uint32(len(p)))); err != nil {
+			if taken += len(p); taken >= 1<<20 { // far from the end of the window
+				if err := c.write(h2WindowUpdate, 0, 0, binary.BigEndian.AppendUint32(nil, uint32(taken))); err != nil {
 					return err
 				}
+				taken = 0
 			}
 			c.onStream(id, func(s *h2Stream) {
 				s.data = append(s.data, p...)
@@ -335,6 +340,7 @@ type h2Stream struct {
 	fields   [][][2]string // the header blocks that came
 	data     []byte        // received and not read
 	received int           // bytes of DATA in all
+	read     int           // bytes that were read and not acknowledged
 	ended    bool          // END_STREAM was received
 	err      error
 }
@@ -369,7 +375,8 @@ func (s *h2Stream) Response() (status int, header http.Header, err error) {
 	}
 }
 
-// Read returns what was received, and acknowledges it.
+// Read returns what was received, and acknowledges it when that was half of the
+// stream's window.
 func (s *h2Stream) Read(p []byte) (int, error) {
 	s.c.mu.Lock()
 	for len(s.data) == 0 && !s.ended && s.err == nil {
@@ -383,15 +390,18 @@ func (s *h2Stream) Read(p []byte) (int, error) {
 		return 0, s.err
 	}
 	n := copy(p, s.data)
-	s.data = slices.Delete(s.data, 0, n)
-	ended := s.ended
-	s.c.mu.Unlock()
-	if ended {
+	s.data = s.data[n:]
+	s.read += n
+	due := s.read
+	if s.ended || 2*due < s.c.credit {
+		s.c.mu.Unlock()
 		return n, nil
 	}
+	s.read = 0
+	s.c.mu.Unlock()
 	// The stream may be reset at the server by now; then this is ignored, and
 	// a lost connection shows at the next Read.
-	_ = s.c.write(h2WindowUpdate, 0, s.id, binary.BigEndian.AppendUint32(nil, uint32(n)))
+	_ = s.c.write(h2WindowUpdate, 0, s.id, binary.BigEndian.AppendUint32(nil, uint32(due)))
 	return n, nil
 }
 

@@ -7,7 +7,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
+
+	"example.com/plainware/internal/urlpath"
 )
 
 // Target is where a tunnel goes.
@@ -43,11 +46,20 @@ func parseTarget(s string) (*endpoint, error) {
 	if u.User != nil || u.Fragment != "" {
 		return nil, errors.New("must have no user and no fragment")
 	}
+	if urlpath.BadBytes(u.RawQuery) {
+		return nil, errors.New("must have the characters of its query encoded")
+	}
 	e := &endpoint{query: u.RawQuery}
 	switch u.Scheme {
 	case "ws", "wss":
 		if u.Opaque != "" || u.Hostname() == "" {
 			return nil, fmt.Errorf("%w with a host", errTarget)
+		}
+		if !validHost(u.Host) {
+			return nil, errors.New("must have a name in ASCII or an address for a host")
+		}
+		if n, err := strconv.ParseUint(u.Port(), 10, 16); u.Port() != "" && (err != nil || n == 0) {
+			return nil, errors.New("must have a port between 1 and 65535")
 		}
 		e.tls = u.Scheme == "wss"
 		port := "80"
@@ -56,6 +68,10 @@ func parseTarget(s string) (*endpoint, error) {
 		}
 		e.network, e.addr = "tcp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), port))
 		e.serverName, e.host = u.Hostname(), u.Host
+		if addr, zone, ok := strings.Cut(e.serverName, "%"); ok && u.Host[0] == '[' {
+			// RFC 6874 section 4: a zone means something here and not to the peer.
+			e.serverName, e.host = addr, strings.Replace(u.Host, "%"+zone, "", 1)
+		}
 		e.path = u.EscapedPath()
 		e.display = u.Scheme + "://" + u.Host + e.path
 	case "unix":

@@ -44,6 +44,7 @@ type about struct {
 // side is one of the peers.
 type side struct {
 	stream stream
+	socket *socket      // of stream, if there is one that can be used directly
 	last   atomic.Int64 // when bytes of it came last
 
 	// Guarded by tunnel.mu.
@@ -56,7 +57,8 @@ type side struct {
 
 func newTunnel(p *Proxy, hs *Handshake, front stream, a *answer) *tunnel {
 	t := &tunnel{p: p, opened: p.now()}
-	t.client.stream, t.backend.stream = front, a.stream
+	t.client.init(front)
+	t.backend.init(a.stream)
 	t.client.last.Store(t.opened)
 	t.backend.last.Store(t.opened)
 	r := rules{limits: &p.cfg.Limits}
@@ -68,6 +70,13 @@ func newTunnel(p *Proxy, hs *Handshake, front stream, a *answer) *tunnel {
 		t.dies = t.opened + int64(d) - p.random(int64(d)/10)
 	}
 	return t
+}
+
+func (s *side) init(stream stream) {
+	s.stream = stream
+	if c, ok := stream.(*connStream); ok {
+		s.socket = newSocket(c.c)
+	}
 }
 
 // open calls OnOpen. If that panics the tunnel ends here.
@@ -166,7 +175,9 @@ func (t *tunnel) lost(s *side, err error) {
 	t.cut()
 }
 
-// cut aborts both streams, which makes both directions return.
+// cut aborts both streams, which makes both directions return. That does not
+// wait, but for what a wrapper of a writer, or a connection of Config.Dial, does: who
+// looks after other tunnels, too, has it done in a goroutine.
 func (t *tunnel) cut() {
 	t.mu.Lock()
 	t.client.gone, t.backend.gone = true, true
@@ -254,7 +265,13 @@ func (t *tunnel) goodbye(s *side, sent bool) {
 		s.closeSeen = true
 	}
 	both := s.closeSent && s.closeSeen && !s.gone
+	said := t.client.closeSeen && t.backend.closeSeen
 	t.mu.Unlock()
+	if said {
+		// Nothing more is passed on, so that all there is to wait for is the
+		// ends of the connections, whatever still comes before these.
+		t.part(t.p.cfg.Timeouts.Close)
+	}
 	if both {
 		t.endWrites(s)
 	}
@@ -327,7 +344,7 @@ func (t *tunnel) tick(now int64) (next int64) {
 		}
 		if at(since + int64(c.WriteStall)) {
 			t.note(EndWriteStall, nil)
-			t.cut()
+			go t.cut()
 			return 0
 		}
 	}
@@ -371,7 +388,7 @@ func (t *tunnel) tick(now int64) (next int64) {
 		for _, d := range [...]*direction{&t.up, &t.down} {
 			if !d.checkPing(now, at) {
 				t.note(EndPong, nil)
-				t.cut()
+				go t.cut()
 				return 0
 			}
 		}

@@ -19,6 +19,11 @@
 // GODEBUG is changed in the environment of the process, so programs that it
 // starts inherit the setting.
 //
+// Servers of golang.org/x/net/http2 (http2.ConfigureServer) are among them:
+// that package reads the same variable for itself, later than net/http, which it
+// imports. What wsproxy.Prepare finds holds for them as well, and they take the
+// buffers that it sets, whether it is called before ConfigureServer or after.
+//
 // # What it leaves alone
 //
 // A GODEBUG that already holds http2xconnect, with 0 or 1: who runs the
