@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -99,7 +100,7 @@ func (b *backends) pool(cfg config, targets ...*url.URL) (*upstream.Pool, error)
 		paths[id] = u
 	}
 	c.Wrap = func(t upstream.Target, base http.RoundTripper) (http.RoundTripper, error) {
-		base, err := newBelow(paths[t.ID], base)
+		base, err := newBelow(paths[t.ID], connector{paths[t.ID], base})
 		if err != nil {
 			return nil, err
 		}
@@ -122,6 +123,18 @@ func (b *backends) Close() error {
 	return errors.Join(err, b.breakers.Close())
 }
 
+// below reports whether there is a back end that gets requests below a path.
+func (cfg *config) below() bool {
+	if c := cfg.canary; c != nil && belowPath(c.target) != "" {
+		return true
+	}
+	return slices.ContainsFunc(cfg.targets, func(u *url.URL) bool { return belowPath(u) != "" })
+}
+
+// belowPath is the escaped path that u puts before those of requests, without a
+// slash at the end.
+func belowPath(u *url.URL) string { return strings.TrimSuffix(u.EscapedPath(), "/") }
+
 // below sends requests to paths below its own.
 type below struct {
 	path, escaped string // without a slash at the end
@@ -130,7 +143,7 @@ type below struct {
 
 // newBelow puts the path of u before those of all requests.
 func newBelow(u *url.URL, base http.RoundTripper) (http.RoundTripper, error) {
-	escaped := strings.TrimSuffix(u.EscapedPath(), "/")
+	escaped := belowPath(u)
 	if escaped == "" {
 		return base, nil
 	}

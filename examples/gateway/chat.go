@@ -14,7 +14,6 @@ import (
 
 	"example.com/plainware/timeout"
 	"example.com/plainware/wsproxy"
-	_ "example.com/plainware/wsproxy/xconnect" // WebSockets over HTTP/2 as well
 )
 
 // chatRoute is where the chat is: the page, and the WebSocket of the page.

@@ -3,7 +3,6 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -20,10 +19,9 @@ import (
 type demos struct {
 	backs []*demo // in the order of their names
 	urls  []*url.URL
-	auth  string // URL of the decision service
 	posts *posts
 
-	decisions *demo
+	decisions *demo // nil until decide
 	chat      *demo
 	room      *room // of the chat
 }
@@ -34,7 +32,7 @@ func startDemos(names ...string) (*demos, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &demos{posts: p, decisions: &demo{name: "decisions", handler: decisions()}, room: newRoom()}
+	d := &demos{posts: p, room: newRoom()}
 	d.chat = &demo{name: "chat", handler: d.room}
 	for _, name := range names {
 		d.backs = append(d.backs, &demo{name: name, handler: newDemo(name, p)})
@@ -48,11 +46,25 @@ func startDemos(names ...string) (*demos, error) {
 	for _, b := range d.backs {
 		d.urls = append(d.urls, b.url())
 	}
-	d.auth = d.decisions.url().JoinPath("verify").String()
 	return d, nil
 }
 
-func (d *demos) servers() []*demo { return append(slices.Clone(d.backs), d.decisions, d.chat) }
+// decide starts the decision service, and returns its URL.
+func (d *demos) decide(h http.Handler) (string, error) {
+	d.decisions = &demo{name: "decisions", handler: h}
+	if err := d.decisions.start(); err != nil {
+		return "", err
+	}
+	return d.decisions.url().JoinPath("verify").String(), nil
+}
+
+func (d *demos) servers() []*demo {
+	all := append(slices.Clone(d.backs), d.chat)
+	if d.decisions != nil {
+		all = append(all, d.decisions)
+	}
+	return all
+}
 
 // Close stops the back ends. The gateway has stopped by then, so that there is
 // nothing to wait for.
@@ -262,9 +274,4 @@ func (p *pattern) Read(b []byte) (int, error) {
 		p.next++
 	}
 	return len(b), nil
-}
-
-func writeJSON(w http.ResponseWriter, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	json.NewEncoder(w).Encode(v) // fails only when the client is gone
 }

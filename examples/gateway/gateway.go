@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -81,10 +82,25 @@ func rates() []ratelimit.Policy {
 	}
 }
 
+// gateway is the chain of handlers, and what has to end with it.
+type gateway struct {
+	http.Handler
+	sockets *wsproxy.Proxy // to be shut down beside the server, which cannot close WebSockets
+	stop    []io.Closer
+}
+
+// Close ends what the handlers have started, once none runs any more.
+func (g *gateway) Close() error {
+	var err error
+	for _, c := range g.stop {
+		err = errors.Join(err, c.Close())
+	}
+	return err
+}
+
 // newGateway builds the chain of handlers. Each one stands where it does for a
-// reason; read it from the bottom up, which is the way a request goes. What it
-// returns second ends what the handlers have started, once none runs any more.
-func newGateway(cfg config) (h http.Handler, stop func() error, err error) {
+// reason; read it from the bottom up, which is the way a request goes.
+func newGateway(cfg config) (g *gateway, err error) {
 	ids, idsErr := reqid.New(reqid.Config{
 		// An edge makes the IDs: what a stranger sends is only kept in the
 		// log, as client_request_id. Behind a proxy of your own, name it:
@@ -95,17 +111,22 @@ func newGateway(cfg config) (h http.Handler, stop func() error, err error) {
 	// Innermost, the way to the back ends.
 	backs, err := newBackends(cfg)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
 			backs.Close()
 		}
 	}()
-	h, err = newProxy(cfg, backs)
+	p, err := newProxy(cfg, backs)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
+	ws, err := newSockets(cfg, backs, p)
+	if err != nil {
+		return nil, err
+	}
+	var h http.Handler = p
 
 	// The routes. A ServeMux redirects paths with // or .. in them, so a plain
 	// proxy, which has no routes, does without.
@@ -123,7 +144,9 @@ func newGateway(cfg config) (h http.Handler, stop func() error, err error) {
 			mux.Handle("POST /hooks", cfg.hooks.handler)
 		}
 		if cfg.guard != nil {
-			mux.Handle("GET /private", cfg.guard.Handler(h))
+			// Every method: a route that is guarded for one alone is open for the
+			// others.
+			mux.Handle("/private", cfg.guard.Handler(h))
 		}
 		if cfg.chat != nil {
 			mux.Handle(chatRoute, cfg.chat)
@@ -157,9 +180,19 @@ func newGateway(cfg config) (h http.Handler, stop func() error, err error) {
 		},
 	})
 	if err = errors.Join(idsErr, limitsErr, rateErr); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	h = limits.Handler(h)
+	g = &gateway{sockets: ws.Proxy, stop: []io.Closer{ws, rate, backs}}
+
+	// WebSockets last, and have limits of their own, so they go past those. Where
+	// there are routes that would be past a guard as well: there ws is for a route
+	// with chatLimits, in the place of the demo's chat.
+	if cfg.routes == nil {
+		h = ws.Handler(h)
+	} else if cfg.chat != nil {
+		g.sockets = cfg.chat
+	}
 
 	// Rates come before all that costs more than a refusal.
 	h = rate.Handler(h)
@@ -179,8 +212,8 @@ func newGateway(cfg config) (h http.Handler, stop func() error, err error) {
 
 	// The ID is outermost: every line above and every answer, good or bad,
 	// has it.
-	h = ids.Handler(h)
-	return h, func() error { return errors.Join(rate.Close(), backs.Close()) }, nil
+	g.Handler = ids.Handler(h)
+	return g, nil
 }
 
 // newServer has the limits that belong to the connection. Those of a single

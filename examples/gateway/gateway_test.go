@@ -280,7 +280,8 @@ func patternSum(n int64) string {
 }
 
 // With -target, requests go to the given servers in turn, below the path of
-// each, and paths arrive as they were sent.
+// each, and paths arrive as they were sent. One with .. in it could leave the path
+// of a target, and goes only where none has one.
 func TestTargets(t *testing.T) {
 	back := func(name string) string {
 		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -295,13 +296,31 @@ func TestTargets(t *testing.T) {
 		if strings.HasPrefix(get(t, client, g.url).body, "a") {
 			turns = []string{"b", "a"}
 		}
-		for _, path := range []string{"/", "/x/y?q=1", "/a%2Fb", "//double//slash", "/up/../down", "/events"} {
+		for _, path := range []string{"/", "/x/y?q=1", "/a%2Fb", "//double//slash", "/events"} {
 			first, second := get(t, client, g.url+path), get(t, client, g.url+path)
 			if first.body != turns[0]+" /base"+path || second.body != turns[1]+" /base"+path {
 				t.Errorf("%s: got %q and %q", path, first.body, second.body)
 			}
 		}
 	})
+	for _, tc := range []struct {
+		args []string
+		base bool
+	}{
+		{[]string{"-target", back("a"), "-target", back("b") + "/"}, false},
+		{[]string{"-target", back("a"), "-target", back("b") + "/base"}, true},
+		{[]string{"-target", back("a"), "-target", back("b") + "/base", "-canary", "0"}, true},
+	} {
+		g := start(t, tc.args...)
+		for _, path := range []string{"/up/../down", "/../admin", "/%2e%2e/admin", "/..%2fadmin", "/x/..;y/..%5cadmin"} {
+			res := get(t, newClient(t, false), g.url+path)
+			if tc.base {
+				res.wantProblem(t, 400, "")
+			} else if _, got, _ := strings.Cut(res.body, " "); got != path {
+				t.Errorf("%s: got %q", path, res.body)
+			}
+		}
+	}
 }
 
 // -timeout limits a whole request to a target.

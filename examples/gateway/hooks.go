@@ -16,9 +16,9 @@ type hooks struct {
 }
 
 // newHooks makes an endpoint that takes deliveries signed as GitHub signs them,
-// each of them once, also if it comes to another gateway on the same store. The
-// secret is a new one at each start; that of a real endpoint comes from its
-// configuration.
+// each of them once. The secret is a new one at each start, so no other gateway
+// takes them; that of a real endpoint comes from its configuration, and then
+// each is taken once by all gateways on the same store together.
 //
 // The guard needs a store that keeps what it is given: Redis does with appendonly
 // yes, and without eviction.

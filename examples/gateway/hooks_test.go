@@ -3,6 +3,8 @@ package main
 import (
 	"io"
 	"net/http"
+	"net/http/cookiejar"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -50,23 +52,28 @@ func TestHooks(t *testing.T) {
 	}
 }
 
-// The guarded route: with the token, without, with a wrong one, with a browser.
+// The guarded route: with the token, without, with a wrong one, with a browser, and
+// whatever the method.
 func TestGuard(t *testing.T) {
 	g := start(t)
 	client := newClient(t, false)
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	for _, tt := range []struct {
-		name, field, value string
-		want               int
-		body               string
+		name, method, field, value string
+		want                       int
+		body                       string
 	}{
-		{"token", "Authorization", "Bearer demo", 200, `"user":"ann"`},
-		{"wrong token", "Authorization", "Bearer other", 401, "not that token"},
-		{"nothing", "", "", 401, "not that token"},
-		{"forged", "Remote-User", "ann", 401, "not that token"},
-		{"browser", "Accept", "text/html", 302, ""},
+		{"token", "GET", "Authorization", "Bearer demo", 200, `"user":"ann"`},
+		{"wrong token", "GET", "Authorization", "Bearer other", 401, "not that token"},
+		{"nothing", "GET", "", "", 401, "not that token"},
+		{"forged", "GET", "Remote-User", "ann", 401, "not that token"},
+		{"browser", "GET", "Accept", "text/html", 302, ""},
+		{"POST", "POST", "Remote-User", "ann", 401, "not that token"},
+		{"DELETE", "DELETE", "", "", 401, "not that token"},
+		{"OPTIONS", "OPTIONS", "Origin", "https://elsewhere.example", 401, "not that token"},
+		{"POST, token", "POST", "Authorization", "Bearer demo", 405, ""}, // says the back end
 	} {
-		req, err := http.NewRequestWithContext(t.Context(), "GET", g.url+"/private", nil)
+		req, err := http.NewRequestWithContext(t.Context(), tt.method, g.url+"/private", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -86,4 +93,59 @@ func TestGuard(t *testing.T) {
 			t.Errorf("%s: Location %q", tt.name, res.Header.Get("Location"))
 		}
 	}
+}
+
+// A browser that is sent to the login gets in after it, and not after a logout.
+func TestGuardLogin(t *testing.T) {
+	g := start(t)
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := newClient(t, false)
+	client.Jar = jar
+	private := func() string {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), "GET", g.url+"/private", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Accept", "text/html")
+		return behind(t, client, req)
+	}
+	post := func(path string, form url.Values) {
+		t.Helper()
+		res, err := client.PostForm(g.url+path, form)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+	}
+	const page, in = `<form method="post" action="/login">`, `"user":"bob"`
+	if got := private(); !strings.Contains(got, page) {
+		t.Errorf("before the login: %s", got)
+	}
+	post("/login", url.Values{"name": {"bob"}})
+	if got := private(); !strings.Contains(got, in) {
+		t.Errorf("after the login: %s", got)
+	}
+	post("/logout", nil)
+	if got := private(); !strings.Contains(got, page) {
+		t.Errorf("after the logout: %s", got)
+	}
+}
+
+// behind returns what is behind all redirects.
+func behind(t *testing.T, client *http.Client, req *http.Request) string {
+	t.Helper()
+	res, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"time"
+	"unicode"
 
 	"example.com/plainware/cookies/session"
 	"example.com/plainware/store"
@@ -18,14 +19,11 @@ type visitor struct {
 	Visits int
 }
 
-// newLogin returns the demo's login page, which the gateway serves itself. The
-// session is in the store, so it survives a restart of the gateway wherever the
-// store does, and every gateway on the same store knows it.
-//
-// It believes whoever gives a name. A real one checks a password, or sends the
-// browser to an identity provider, before it calls Login.
-func newLogin(s store.Store) (http.Handler, error) {
-	sessions, err := session.New(session.Config[visitor]{
+// newSessions keeps who has logged in. A session is in the store, so it survives
+// a restart of the gateway wherever the store does, and every gateway on the
+// same store knows it.
+func newSessions(s store.Store) (*session.Manager[visitor], error) {
+	return session.New(session.Config[visitor]{
 		Store: s,
 		Name:  "gateway-login",
 		// The demo speaks plain HTTP. Over HTTPS leave this out: the cookie is
@@ -36,17 +34,21 @@ func newLogin(s store.Store) (http.Handler, error) {
 		// that keeps what it is given.
 		NoRevokeUser: true,
 	})
-	if err != nil {
-		return nil, err
-	}
+}
+
+// newLogin returns the demo's login page, which the gateway serves itself.
+//
+// It believes whoever gives a name. A real one checks a password, or sends the
+// browser to an identity provider, before it calls Login.
+func newLogin(sessions *session.Manager[visitor]) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /login", func(w http.ResponseWriter, r *http.Request) {
 		showLogin(w, sessions.MustFrom(r.Context()))
 	})
 	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
 		name := strings.TrimSpace(r.FormValue("name"))
-		if name == "" || len(name) > 64 {
-			http.Error(w, "A name has 1 to 64 characters.", http.StatusBadRequest)
+		if name == "" || len(name) > 64 || strings.ContainsFunc(name, unicode.IsControl) {
+			http.Error(w, "A name has 1 to 64 characters that can be seen.", http.StatusBadRequest)
 			return
 		}
 		s := sessions.MustFrom(r.Context())
@@ -63,7 +65,7 @@ func newLogin(s store.Store) (http.Handler, error) {
 	})
 	// Forms of other sites must not log anybody in or out.
 	forms := http.NewCrossOriginProtection()
-	return forms.Handler(http.MaxBytesHandler(sessions.Handler(mux), 4<<10)), nil
+	return forms.Handler(http.MaxBytesHandler(sessions.Handler(mux), 4<<10))
 }
 
 // after leads back to the page. Where the store has failed, the session's
@@ -105,7 +107,7 @@ var loginPage = template.Must(template.New("login").Parse(`<!doctype html>
 <meta charset="utf-8"><title>gateway</title>
 {{if .Name -}}
 <p>Logged in as <b>{{.Name}}</b> since {{.Since.Format "15:04:05"}}, {{.Visits}} visits.
-Restart the gateway and load this page again.</p>
+Restart the gateway and load this page again, or see <a href="/private">what is guarded</a>.</p>
 <form method="post" action="/logout"><button>Log out</button></form>
 {{- else -}}
 <form method="post" action="/login"><label>Name <input name="name" autofocus></label> <button>Log in</button></form>

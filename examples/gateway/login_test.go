@@ -66,7 +66,7 @@ func TestLoginFromElsewhere(t *testing.T) {
 	for _, tt := range []struct {
 		name, origin string
 		want         int
-	}{{"Ann", "https://evil.example", 403}, {"", "", 400}, {strings.Repeat("x", 65), "", 400}, {strings.Repeat("x", 5000), "", 400}} {
+	}{{"Ann", "https://evil.example", 403}, {"", "", 400}, {strings.Repeat("x", 65), "", 400}, {strings.Repeat("x", 5000), "", 400}, {"bob\x01", "", 400}, {"bob\x7f", "", 400}} {
 		req, err := http.NewRequestWithContext(t.Context(), "POST", g.url+"/login", strings.NewReader(url.Values{"name": {tt.name}}.Encode()))
 		if err != nil {
 			t.Fatal(err)

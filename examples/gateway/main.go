@@ -8,18 +8,19 @@
 //	go run ./gateway -target … -target … -canary 5     the last one gets 5 % of the clients
 //	go run ./gateway -store redis://127.0.0.1          sharing what it keeps with other gateways
 //
-// It speaks HTTP/1.1 and unencrypted HTTP/2. SIGINT or SIGTERM stops it: event
-// streams end at once, everything else has ten seconds to finish. A second
-// signal kills it. The exit status is 0, or 1 after one line that says what was
-// wrong.
+// It speaks HTTP/1.1 and unencrypted HTTP/2, and passes on WebSockets over both.
+// SIGINT or SIGTERM stops it: event streams end at once, WebSockets are closed,
+// everything else has ten seconds to finish. A second signal kills it. The exit
+// status is 0, or 1 after one line that says what was wrong.
 //
 // Where to look: this file has the flags and the server's life, gateway.go the
 // chain of handlers and why it has that order, proxy.go the way to the back
-// ends, backends.go how they are chosen, breakers.go what keeps from calling
-// those that are down, local.go what the operator can see, store.go where
-// handlers keep what outlives a request, accesslog.go the log, demo.go the demo
-// back ends, posts.go a list of theirs in pages, login.go the demo's login page,
-// guard.go its decision service, hooks.go its webhooks, chat.go its chat.
+// ends, sockets.go that of WebSockets, backends.go how they are chosen,
+// breakers.go what keeps from calling those that are down, local.go what the
+// operator can see, store.go where handlers keep what outlives a request,
+// accesslog.go the log, demo.go the demo back ends, posts.go a list of theirs in
+// pages, login.go the demo's login page, guard.go its decision service, hooks.go
+// its webhooks, chat.go its chat.
 package main
 
 import (
@@ -103,7 +104,7 @@ func parseFlags(args []string, help io.Writer) (options, error) {
 	})
 	fs.StringVar(&share, "canary", "", "`percent` of the clients that go to the last of the targets and not to the others,\n0 to 100 with up to two decimals; a client stays where it is (the demo starts one\nmore back end for it)")
 	fs.StringVar(&opt.health, "health", "", "`path` that says with a status of 200 to 399 that a back end is well; without it\na back end is well if it takes connections")
-	fs.DurationVar(&opt.timeout, "timeout", 0, "most `time` for a whole request, its answer included, e.g. 30s; the demo's routes\nhave limits of their own; 0 is no limit, which event streams, WebSockets and long\ndownloads need")
+	fs.DurationVar(&opt.timeout, "timeout", 0, "most `time` for a whole request, its answer included, e.g. 30s; the demo's routes\nhave limits of their own, and WebSockets go on; 0 is no limit, which event streams\nand long downloads need")
 	fs.StringVar(&stored, "store", defaultStore, "`where` to keep what outlives a request: memory, sqlite:PATH, redis://HOST,\nrediss://HOST, postgres://HOST or postgresql://HOST; sqlite alone is the file\nplainware/gateway.db in your cache directory")
 	fs.StringVar(&format, "log", "text", "`format` of the log on standard error: text or json")
 
@@ -199,9 +200,9 @@ func validPort(s string, lowest uint64) bool {
 const defaultGrace = 10 * time.Second
 
 // serve listens and serves until ctx ends, then shuts down in order: no new
-// connections, event streams end, other requests finish or are cut after
-// opt.grace, then the back ends go, and the store, which handlers may use to
-// their end, goes last.
+// connections, event streams and WebSockets end, other requests finish or are
+// cut after opt.grace, then the back ends go, and the store, which handlers may
+// use to their end, goes last.
 func serve(ctx context.Context, opt options, stdout, stderr io.Writer) error {
 	logger, err := newLogger(opt.json, stderr)
 	if err != nil {
@@ -261,13 +262,19 @@ func serve(ctx context.Context, opt options, stdout, stderr io.Writer) error {
 		defer demos.Close()
 		cfg.targets, cfg.routes, cfg.demos = demos.urls, demoRoutes(), demos
 		cfg.calls.Check.Kind, cfg.calls.Check.Path = upstream.CheckHTTP, "/health"
-		if cfg.login, err = newLogin(kept); err != nil {
+		sessions, err := newSessions(kept)
+		if err != nil {
 			return err
 		}
+		cfg.login = newLogin(sessions)
 		if cfg.hooks, err = newHooks(kept); err != nil {
 			logger.Warn("no route for webhooks", "error", err)
 		}
-		if cfg.guard, err = newGuard(demos.auth); err != nil {
+		service, err := demos.decide(decisions(sessions))
+		if err != nil {
+			return err
+		}
+		if cfg.guard, err = newGuard(service); err != nil {
 			return err
 		}
 		defer cfg.guard.Close()
@@ -281,19 +288,17 @@ func serve(ctx context.Context, opt options, stdout, stderr io.Writer) error {
 		cfg.canary = &canary{cfg.targets[last], *opt.canary}
 		cfg.targets = cfg.targets[:last]
 	}
-	h, stop, err := newGateway(cfg)
+	g, err := newGateway(cfg)
 	if err != nil {
 		return err
 	}
-	defer stop() // before the store is closed; it has nothing to say
+	defer g.Close() // before the store is closed; it has nothing to say
 
-	srv := newServer(h, logger)
+	srv := newServer(g, logger)
 	srv.BaseContext = func(net.Listener) context.Context { return requests }
 	srv.RegisterOnShutdown(endStreams)
-	if cfg.chat != nil {
-		if err := wsproxy.Prepare(srv); err != nil {
-			logger.Warn("the chat is not there over HTTP/2", "error", err)
-		}
+	if err := wsproxy.Prepare(srv); err != nil {
+		logger.Warn("there are no WebSockets over HTTP/2", "error", err)
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(ln) }()
@@ -308,9 +313,7 @@ func serve(ctx context.Context, opt options, stdout, stderr io.Writer) error {
 	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), opt.grace)
 	defer cancel()
 	var leaving sync.WaitGroup
-	if cfg.chat != nil {
-		leaving.Go(func() { cfg.chat.Shutdown(within) }) // what it cuts is in its log
-	}
+	leaving.Go(func() { g.sockets.Shutdown(within) }) // what it cuts is in its log
 	if err := srv.Shutdown(within); err != nil {
 		logger.Warn("requests still in flight were cut", "error", err)
 		srv.Close()
@@ -375,14 +378,16 @@ func greet(w io.Writer, addr net.Addr, cfg config, kept storeSpec) {
 	fmt.Fprintf(w, "  curl -i %s/hello\n      the ID in the header is the one that the back end saw\n", base)
 	fmt.Fprintf(w, "  curl -i \"%s/slow?ms=5000\"\n      too slow for its route: the limit answers after 2 seconds\n", base)
 	fmt.Fprintf(w, "  curl -i -H \"X-Api-Key: demo\" %s/hello\n      what is left of each limit is in RateLimit; more than 10 at once are refused with 429\n", base)
-	fmt.Fprintf(w, "  curl -i -H \"Authorization: Bearer demo\" %s/private\n      guarded: 200 with that token, 401 without it, and a browser is sent to the login\n", base)
+	fmt.Fprintf(w, "  curl -i -H \"Authorization: Bearer demo\" %s/private\n      guarded: 200, and the back end knows who it is\n", base)
+	fmt.Fprintf(w, "  curl -i -H \"Authorization: Bearer other\" %s/private\n      401, from the decision service\n", base)
+	fmt.Fprintf(w, "  curl -i -H \"Accept: text/html\" %s/private\n      302: a browser is sent to the login, and gets 200 after it\n", base)
 	if cfg.hooks != nil {
 		fmt.Fprintf(w, "  %s\n      a signed webhook: handled once, and again only answered; with another body refused\n", cfg.hooks.curl(base))
 	}
 	fmt.Fprintf(w, "  %s/login\n      in a browser: a login that survives a restart of the gateway\n", base)
 	fmt.Fprintf(w, "  %s%s\n      in two browser windows: a chat over WebSockets\n", base, chatRoute)
 	fmt.Fprintf(w, "  curl -N %s/events\n      server-sent events, each as it happens; Ctrl-C here ends them\n", base)
-	fmt.Fprintf(w, "  curl -i \"%s/posts?author=ann&limit=3&total=1\"\n      a page of a list; go run ./walk reads all of it\n", base)
+	fmt.Fprintf(w, "  curl -i \"%s/posts?author=ann&limit=3&total=1\"\n      a page of a list, and all of it from the root of the repository with\n      go -C examples run ./walk \"%s/posts?author=ann\"\n", base, base)
 	if hasOperator(addr) {
 		fmt.Fprintf(w, "  curl -X POST \"%s/-/demo/kill?backend=one\" --next -s \"%s/hello?[1-20]\"\n      a back end dies: the other answers all, and the breaker opens\n", base, base)
 		fmt.Fprintf(w, "  curl %s/-/breakers\n      how the back ends do; 5 seconds later half-open\n", base)

@@ -30,10 +30,11 @@ func newProxy(cfg config, transport http.RoundTripper) (*proxy, error) {
 		// believes nobody. Behind a proxy of your own, name it in
 		// Forwarded.TrustedProxies.
 		Host: upstream.HostTarget,
-		// Without routes, paths arrive as they were sent, also those with .. in
-		// them. With routes, the back end must not find another path than the
-		// route was chosen by.
-		URI:            upstream.URI{InsecureDotSegments: cfg.routes == nil},
+		// To back ends that are all there is, paths arrive as they were sent,
+		// also those with .. in them. With routes, the back end must not find
+		// another path than the route was chosen by, and with a target that has a
+		// path, none that is not below it.
+		URI:            upstream.URI{InsecureDotSegments: cfg.routes == nil && !cfg.below()},
 		ModifyResponse: p.received,
 		ErrorHandler:   p.fail,
 		Logger:         cfg.logger,

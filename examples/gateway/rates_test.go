@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // asks sends a request for /hello with an API key, or without one.
@@ -57,7 +58,33 @@ func TestRates(t *testing.T) {
 }
 
 // What was counted outlives the gateway, and is shared by those on one file.
+//
+// A decision waits 25 ms for the store and is then made without it. A busy machine
+// may take longer, which the log says: what was counted by then is somewhere else,
+// and it is tried again with another file.
 func TestRatesAreShared(t *testing.T) {
+	for deadline := time.Now().Add(3 * patience); ; {
+		fourth, fifth, late := countShared(t)
+		if late == "" {
+			if !strings.Contains(fourth, `"key-day";r=9996`) {
+				t.Errorf("RateLimit: %s, want 4 requests counted", fourth)
+			}
+			if !strings.Contains(fifth, `"key-day";r=9995`) {
+				t.Errorf("after a restart: RateLimit: %s, want 5 requests counted", fifth)
+			}
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the store is late all the time:\n%s", late)
+		}
+	}
+}
+
+// countShared has five requests with one key counted by three gateways on one file,
+// and returns what the last two were told, and the log of one that has done
+// without the file.
+func countShared(t *testing.T) (fourth, fifth, late string) {
+	t.Helper()
 	file := "sqlite:" + filepath.Join(t.TempDir(), "gateway.db")
 	one := start(t, "-store", file)
 	two := start(t, "-store", file)
@@ -65,12 +92,15 @@ func TestRatesAreShared(t *testing.T) {
 		asks(t, g, "demo")
 	}
 	one.stop()
-	if got := asks(t, two, "demo").Header.Get("Ratelimit"); !strings.Contains(got, `"key-day";r=9996`) {
-		t.Errorf("RateLimit: %s, want 4 requests counted", got)
-	}
+	fourth = asks(t, two, "demo").Header.Get("Ratelimit")
 	two.stop()
 	three := start(t, "-store", file)
-	if got := asks(t, three, "demo").Header.Get("Ratelimit"); !strings.Contains(got, `"key-day";r=9995`) {
-		t.Errorf("after a restart: RateLimit: %s, want 5 requests counted", got)
+	fifth = asks(t, three, "demo").Header.Get("Ratelimit")
+	three.stop()
+	for _, g := range []*instance{one, two, three} {
+		if log := g.log.String(); strings.Contains(log, "the store fails") {
+			late = log
+		}
 	}
+	return fourth, fifth, late
 }

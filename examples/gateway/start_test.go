@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -120,7 +121,7 @@ func serveConfig(t *testing.T, cfg config, change func(*config)) *instance {
 	if change != nil {
 		change(&cfg)
 	}
-	h, stop, err := newGateway(cfg)
+	h, err := newGateway(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +131,7 @@ func serveConfig(t *testing.T, cfg config, change func(*config)) *instance {
 	g.url = srv.URL
 	g.stop = sync.OnceFunc(func() {
 		srv.Close() // waits for the requests in flight
-		if err := stop(); err != nil {
+		if err := h.Close(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -138,12 +139,25 @@ func serveConfig(t *testing.T, cfg config, change func(*config)) *instance {
 	return g
 }
 
-// deadURL is the URL of a server that has gone.
-func deadURL(t *testing.T) string {
+// deadURL is the URL of a server that is not there.
+func deadURL(t *testing.T) string { return "http://" + deadAddr(t) }
+
+// deadAddr is an address where nobody listens: the client's of a connection. Until
+// the end of the test it is taken, so that no server can get it by chance, as it
+// could the address of one that has gone.
+func deadAddr(t *testing.T) string {
 	t.Helper()
-	srv := httptest.NewServer(http.NotFoundHandler())
-	srv.Close()
-	return srv.URL
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	conn, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn.LocalAddr().String()
 }
 
 func mustURL(t *testing.T, s string) *url.URL {

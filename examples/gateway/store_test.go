@@ -264,12 +264,7 @@ func TestStoreShared(t *testing.T) {
 
 // A server that is not there ends the start with one line.
 func TestStoreUnreachable(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := ln.Addr().String()
-	ln.Close()
+	addr := deadAddr(t)
 	for spec, shown := range map[string]string{
 		"redis://:hunter2@" + addr:                        "redis://:xxxxx@" + addr,
 		"rediss://me:hunter2@" + addr:                     "rediss://me:xxxxx@" + addr,
