@@ -67,14 +67,22 @@ func postgres(t *testing.T) (string, func(*testing.T) func()) {
 func TestFleet(t *testing.T) {
 	for _, b := range backends {
 		t.Run(b.name, func(t *testing.T) {
-			t.Parallel() // they mostly wait
+			t.Parallel()
 			where, stop := b.open(t)
-			for _, n := range []int{2, 4, 8} {
-				t.Run("quorum of "+string(rune('0'+n)), func(t *testing.T) { quorum(t, where, n) })
-			}
-			t.Run("poisoned", func(t *testing.T) { poisoned(t, where) })
-			t.Run("killed while open", func(t *testing.T) { killed(t, where) })
-			t.Run("probes", func(t *testing.T) { probes(t, where) })
+			t.Run("together", func(t *testing.T) {
+				together := func(name string, f func(t *testing.T)) {
+					t.Run(name, func(t *testing.T) {
+						t.Parallel()
+						f(t)
+					})
+				}
+				for _, n := range []int{2, 4, 8} {
+					together("quorum of "+string(rune('0'+n)), func(t *testing.T) { quorum(t, where, n) })
+				}
+				together("poisoned", func(t *testing.T) { poisoned(t, where) })
+				together("killed while open", func(t *testing.T) { killed(t, where) })
+				together("probes", func(t *testing.T) { probes(t, where) })
+			})
 			t.Run("store stopped", func(t *testing.T) { stopped(t, where, stop) })
 		})
 	}
@@ -152,7 +160,8 @@ func probes(t *testing.T, where string) {
 		t.Fatalf("%d probes", len(starts))
 	}
 	slices.SortFunc(starts, time.Time.Compare)
-	// When the lines were read, which may be a while after they were written.
+	// A permit may have lain there before it was taken, the first one longer than
+	// the last one.
 	w := starts[len(starts)-1].Sub(starts[0]) + slack/2
 	if most := 1 + int(w/probeTimeout); len(starts) > most {
 		t.Errorf("%d probes in %v, at most %d", len(starts), w, most)

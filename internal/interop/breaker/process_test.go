@@ -6,10 +6,12 @@ import (
 	"bufio"
 	"context"
 	"database/sql"
+	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -39,6 +41,9 @@ const (
 	probeTimeout = 2 * time.Second
 )
 
+// fleets is how many of them there are at a time.
+const fleets = 6
+
 // slack is what the scheduler of a busy machine may add to any of it.
 const slack = time.Second
 
@@ -50,6 +55,9 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	// Not one for each processor: the fleets mostly wait. The command line, which
+	// is not read yet, may say otherwise.
+	flag.Set("test.parallel", strconv.Itoa(fleets))
 	os.Exit(m.Run())
 }
 
@@ -78,7 +86,8 @@ func open(ctx context.Context, where string) (store.Store, error) {
 
 // child makes a call every few milliseconds. What becomes of them is what the
 // last line of its input says: good, bad or hang. It writes a line for each change
-// of its state, and for each call that it lets hang.
+// of its state, and for each call that it lets hang, with the instant in ns since
+// 1970 at which it asked to make it.
 func child(where, name string) error {
 	s, err := open(context.Background(), where)
 	if err != nil {
@@ -132,7 +141,7 @@ func child(where, name string) error {
 			case mode == "bad":
 				p.Done(breaker.Failure)
 			case b.State() == breaker.HalfOpen:
-				fmt.Println("hang")
+				fmt.Println("hang", start.UnixNano())
 			default:
 				p.Done(breaker.Failure)
 			}
@@ -201,7 +210,12 @@ func (p *process) read(line string) {
 			p.opened++
 		}
 	case "hang":
-		p.hangs = append(p.hangs, time.Now())
+		ns, err := strconv.ParseInt(rest, 10, 64)
+		if err != nil {
+			p.t.Errorf("a process says %q", line)
+			return
+		}
+		p.hangs = append(p.hangs, time.Unix(0, ns))
 	case "forced":
 		p.forced <- rest
 	default:

@@ -64,7 +64,7 @@ func open(t *testing.T, srv *httptest.Server) *browser {
 	}
 	var printed bytes.Buffer
 	cmd := exec.CommandContext(context.Background(), path,
-		"--headless=new", "--remote-debugging-pipe", "--user-data-dir="+t.TempDir(),
+		"--headless=new", "--remote-debugging-pipe", "--user-data-dir="+prog.TempDir(t),
 		"--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--no-default-browser-check",
 		"--disable-background-networking", "--disable-component-update", "--disable-extensions", "--disable-sync",
 		"--ignore-certificate-errors", "--host-resolver-rules=MAP *.example "+srv.Listener.Addr().String()+", MAP * ~NOTFOUND",

@@ -47,7 +47,8 @@ func oauth2Proxy(t *testing.T) (path, version string) {
 }
 
 // startOAuth2Proxy runs an oauth2-proxy that knows the users of an htpasswd
-// file, so that no identity provider is needed, and returns its URL.
+// file, so that no identity provider is needed, and returns its URL. Of a flag
+// in more that is here too, the one in more counts.
 func startOAuth2Proxy(t *testing.T, path string, users map[string]string, more ...string) string {
 	var htpasswd strings.Builder
 	for name, password := range users {
@@ -59,10 +60,10 @@ func startOAuth2Proxy(t *testing.T, path string, users map[string]string, more .
 		t.Fatal(err)
 	}
 	addr := prog.Start(t, func(addr string) *exec.Cmd {
-		cmd := exec.Command(path, append(more, "--http-address="+addr, "--reverse-proxy", "--set-xauthrequest",
-			"--htpasswd-file="+file, "--htpasswd-user-group=dev", "--cookie-secure=false",
+		cmd := exec.Command(path, append([]string{"--http-address=" + addr, "--reverse-proxy", "--set-xauthrequest",
+			"--htpasswd-file=" + file, "--htpasswd-user-group=dev", "--cookie-secure=false",
 			"--cookie-secret=0123456789abcdef0123456789abcdef", "--upstream=static://202",
-			"--provider=github", "--client-id=none", "--client-secret=none", "--email-domain=*")...)
+			"--provider=github", "--client-id=none", "--client-secret=none", "--email-domain=*"}, more...)...)
 		cmd.Env = []string{} // settings come from OAUTH2_PROXY_… otherwise
 		return cmd
 	}, prog.Dial)
@@ -126,10 +127,13 @@ func browser(t *testing.T) *http.Client {
 
 // forwardauth 34: a browser and a program in front of a real oauth2-proxy:
 // redirect, signing in, spoofed fields, basic authentication, a session in
-// several cookies, a broken one, groups, signing out, and a service that is gone.
+// several cookies, one that is renewed, a broken one, groups, signing out, and a
+// service that is gone.
 func TestOAuth2Proxy(t *testing.T) {
 	path, version := oauth2Proxy(t)
 	t.Run("health check", func(t *testing.T) { testHealthCheck(t, path) })
+	t.Run("refresh", func(t *testing.T) { testRefresh(t, path) })
+	t.Run("return", func(t *testing.T) { testReturn(t, path) })
 	// A name that does not compress makes a session too long for one cookie.
 	raw := make([]byte, 4500)
 	rand.Read(raw)
@@ -229,6 +233,40 @@ func testHealthCheck(t *testing.T, path string) {
 	res := a.get(t, browser(t), "/", "User-Agent: probe/1", "X-Auth-Request-User: root")
 	if res.StatusCode != 403 && res.StatusCode != 401 || a.seen != nil {
 		t.Errorf("status %d, the handler saw %v", res.StatusCode, a.seen)
+	}
+}
+
+// Who has signed in is led back to the page they came from, if the proxy may lead
+// to its host, and otherwise to the proxy's own root.
+func testReturn(t *testing.T, path string) {
+	for _, allowed := range []bool{false, true} {
+		var more []string
+		if allowed {
+			more = append(more, "--whitelist-domain=127.0.0.1:*")
+		}
+		service := startOAuth2Proxy(t, path, map[string]string{"ada": "lovelace"}, more...)
+		a := guard(t, forwardauth.OAuth2Proxy(service))
+		want := "/"
+		if allowed {
+			want = a.URL + "/a?b"
+		}
+		c := browser(t)
+		start, err := url.Parse(a.get(t, c, "/a?b", "Accept: text/html").Header.Get("Location"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		form := url.Values{"username": {"ada"}, "password": {"lovelace"}, "rd": start.Query()["rd"]}
+		res, err := c.PostForm(service+"/oauth2/sign_in", form)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if got := res.Header.Get("Location"); res.StatusCode != 302 || got != want {
+			t.Errorf("allowed %v: status %d to %q, want %q", allowed, res.StatusCode, got, want)
+		}
+		if res := a.get(t, c, "/a?b"); res.StatusCode != 200 || a.seen.Get("X-Auth-Request-User") != "ada" {
+			t.Errorf("allowed %v: behind it status %d", allowed, res.StatusCode)
+		}
 	}
 }
 

@@ -4,23 +4,16 @@ package gateway
 
 import (
 	"encoding/json"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
+
+	"example.com/plainware/internal/interop/prog"
 )
 
 // dead is the URL of a server that nobody can reach.
-func dead(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln.Close()
-	return "http://" + ln.Addr().String()
-}
+func dead(t *testing.T) string { return "http://" + prog.Addr(t) }
 
 // address is the URL of a gateway that has printed this.
 func address(t *testing.T, printed string) string {

@@ -4,6 +4,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"os/exec"
 	"strings"
 	"testing"
@@ -20,12 +21,14 @@ func TestChatInBrowser(t *testing.T) {
 	defer cancel()
 	// The time of a page passes quickly, on a busy machine more quickly than
 	// the network: then it is opened again.
-	profile, connected := t.TempDir(), false
+	profile, connected := prog.TempDir(t), false
 	for !connected {
-		page, err := exec.CommandContext(ctx, path, "--headless=new", "--user-data-dir="+profile,
+		cmd := exec.CommandContext(ctx, path, "--headless=new", "--user-data-dir="+profile,
 			"--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
-			"--virtual-time-budget=5000", "--dump-dom", address(t, printed)+"/chat").Output()
-		if err != nil {
+			"--virtual-time-budget=5000", "--dump-dom", address(t, printed)+"/chat")
+		cmd.WaitDelay = 5 * time.Second // its children have the pipe as well
+		page, err := cmd.Output()
+		if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 			t.Fatalf("%v, the last page was\n%s", err, page)
 		}
 		connected = strings.Contains(string(page), `<p id="state">connected</p>`)

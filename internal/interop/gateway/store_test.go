@@ -92,6 +92,10 @@ func start(t *testing.T, bin, spec string, args ...string) (printed string, stop
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { // of a test that has ended without stop
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
 	hurry := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
 	var b strings.Builder
 	for lines := bufio.NewScanner(stdout); lines.Scan() && lines.Text() != "Try:"; {

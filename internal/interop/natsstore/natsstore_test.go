@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
+	"example.com/plainware/internal/interop/prog"
 	"example.com/plainware/store"
 	"example.com/plainware/store/storetest"
 )
@@ -129,8 +131,8 @@ func TestReclaim(t *testing.T) {
 // While the server is away calls fail with their deadline, and afterwards the
 // same store has what it had.
 func TestRestart(t *testing.T) {
-	dir := t.TempDir()
-	addr, stop := serve(t, dir, -1)
+	dir, port := t.TempDir(), int(netip.MustParseAddrPort(prog.Addr(t)).Port())
+	addr, stop := serve(t, dir, port)
 	s := connect(t, addr, "restart")
 	if err := s.Put(t.Context(), "k", []byte("v"), time.Hour); err != nil {
 		t.Fatal(err)
@@ -142,7 +144,7 @@ func TestRestart(t *testing.T) {
 	if _, _, err := s.Get(ctx, "k"); err == nil || time.Since(began) > 5*time.Second {
 		t.Errorf("Get without a server: %v after %v", err, time.Since(began))
 	}
-	serve(t, dir, addr.Port)
+	serve(t, dir, port)
 	for end := time.Now().Add(30 * time.Second); ; <-time.After(20 * time.Millisecond) {
 		v, ok, err := s.Get(t.Context(), "k")
 		if err == nil {

@@ -4,6 +4,7 @@ package pgstore_test
 
 import (
 	"testing"
+	"time"
 
 	"example.com/plainware/store"
 	"example.com/plainware/store/pgstore"
@@ -23,7 +24,9 @@ func TestSuite(t *testing.T) {
 			url := server(t).URL(c.params)
 			schema := freshSchema()
 			handle := func(t *testing.T) store.Store {
-				return newStore(t, pgstore.Config{DB: open(t, c.driver, url), Schema: schema})
+				// The suite is not about time. A value of 1 MiB, which pq sends as text,
+				// can take a busy machine and the race detector some seconds.
+				return newStore(t, pgstore.Config{DB: open(t, c.driver, url), Schema: schema, Timeout: time.Minute})
 			}
 			storetest.RunWith(t, storetest.Options{
 				Open:   handle,

@@ -72,22 +72,27 @@ func Start(t testing.TB, command func(addr string) *exec.Cmd, probe func(ctx con
 type Process struct {
 	Addr string // that it listens on, host:port
 
-	cmd    *exec.Cmd
-	out    output
-	exited chan struct{}
+	release func() // Addr
+	cmd     *exec.Cmd
+	out     output
+	exited  chan struct{}
 }
 
 // Run runs a program. command makes the command line for a free address of the
 // loopback interface, as host:port; probe is called until it returns nil, which
-// means that the program serves. Stop must be called, also with an error.
+// means that the program serves. Stop must be called, also with an error. Should
+// this process end without that, the program does as well, where the system sees
+// to it.
 func Run(ctx context.Context, command func(addr string) *exec.Cmd, probe func(ctx context.Context, addr string) error) (*Process, error) {
-	p := &Process{exited: make(chan struct{})}
-	var err error
-	if p.Addr, err = freeAddr(); err != nil {
+	p := &Process{exited: make(chan struct{}), release: func() {}}
+	addr, release, err := Reserve()
+	if err != nil {
 		close(p.exited)
 		return p, err
 	}
+	p.Addr, p.release = addr, release
 	p.cmd = command(p.Addr)
+	bind(p.cmd)
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	// A child of the program may keep the pipe open after it was killed.
 	p.cmd.WaitDelay = time.Second
@@ -120,12 +125,16 @@ func Run(ctx context.Context, command func(addr string) *exec.Cmd, probe func(ct
 	}
 }
 
-// Stop kills the program, and returns when it has ended.
+// Stop kills the program with what it has started, unless it has ended before, and
+// returns when it has ended.
 func (p *Process) Stop() {
-	if p.cmd != nil && p.cmd.Process != nil {
-		p.cmd.Process.Kill() // fails when it has ended
+	select {
+	case <-p.exited: // its number may be somebody else's by now
+	default:
+		kill(p.cmd.Process)
 	}
 	<-p.exited
+	p.release()
 }
 
 // Dial is the plainest probe: the program accepts a TCP connection.
@@ -136,18 +145,6 @@ func Dial(ctx context.Context, addr string) error {
 		return err
 	}
 	return c.Close()
-}
-
-// freeAddr asks the kernel for a port that nobody uses. Another process could
-// take it before the program does; ephemeral ports are handed out in such an
-// order that this does not happen in practice.
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
 
 // output is a buffer that the program's pipe writes while the test reads.

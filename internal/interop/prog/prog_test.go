@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -140,6 +142,78 @@ func TestStart(t *testing.T) {
 	if err := Dial(t.Context(), addr); err == nil {
 		t.Error("the program runs on after the clean-up")
 	}
+}
+
+// What a program has started ends with it, as the workers of nginx must.
+func TestStopEndsAll(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("elsewhere the program alone is killed")
+	}
+	pid := filepath.Join(t.TempDir(), "pid")
+	p, err := Run(t.Context(), func(addr string) *exec.Cmd {
+		return exec.Command("sh", "-c", "sleep 1000 & echo $! >"+pid+"; wait")
+	}, func(context.Context, string) error {
+		b, err := os.ReadFile(pid)
+		if err == nil && len(b) == 0 {
+			err = errors.New("not written yet")
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Stop()
+	b, err := os.ReadFile(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stat := filepath.Join("/proc", strings.TrimSpace(string(b)), "stat")
+	for end := time.Now().Add(readyWithin); ; time.Sleep(time.Millisecond) {
+		b, err := os.ReadFile(stat)
+		if err != nil || strings.Contains(string(b), "(sleep) Z") { // nobody has asked for its status
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("it runs on: %s", b)
+		}
+	}
+}
+
+// A reserved address is nobody else's until it is released, and not one that the
+// system gives away.
+func TestReserve(t *testing.T) {
+	seen := map[string]bool{}
+	for range 500 {
+		addr, release, err := Reserve()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer release()
+		if seen[addr] {
+			t.Fatalf("%s twice", addr)
+		}
+		seen[addr] = true
+		if port := netip.MustParseAddrPort(addr).Port(); port < lowestPort || port > highestPort {
+			t.Errorf("%s is in no such range", addr)
+		}
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+	}
+	addr, release, err := Reserve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second does nothing
+		release()
+	}
+	lock, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		t.Fatalf("not released: %v", err)
+	}
+	lock.Close()
 }
 
 func TestStartEndsEarly(t *testing.T) {

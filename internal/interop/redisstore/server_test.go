@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"example.com/plainware/internal/interop/prog"
 	"example.com/plainware/internal/interop/redisstore/redisserver"
 	"github.com/redis/go-redis/v9"
 )
@@ -95,12 +96,8 @@ func indexOf(list []string, s string) int {
 }
 
 func freePort(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
+	t.Helper()
+	_, port, _ := net.SplitHostPort(prog.Addr(t))
 	return port
 }
 

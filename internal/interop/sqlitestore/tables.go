@@ -57,7 +57,9 @@ func until(t *testing.T, what string, f func() bool) {
 // others stay.
 func testSweep(t *testing.T, d Driver) {
 	db := d.open(t, newFile(t))
-	s := d.store(t, kit.Config{DB: db, Sweep: 20 * time.Millisecond})
+	// All ask at once below, which a busy machine and the race detector need more
+	// than the default of 5 s for.
+	s := d.store(t, kit.Config{DB: db, Sweep: 20 * time.Millisecond, Timeout: time.Minute})
 	ctx := t.Context()
 	const n, ahead = 2500, 1100
 	var wg sync.WaitGroup

@@ -46,10 +46,10 @@ func forwardauthMeasures() []Measure {
 	return []Measure{
 		{
 			Package: "forwardauth", Name: "question over loopback",
-			Ours: guarded(ours),
+			Ours: asking(ours), Benchtime: "200ms", Medians: true, Ratios: []Metric{{Unit: fastest}},
 			Peers: []Peer{
-				{Name: "bare subrequest, net/http", Run: guarded(limited), MaxRatio: 1.15},
-				{Name: "the same without a time limit", Run: guarded(unlimited)},
+				{Name: "bare subrequest, net/http", Run: asking(limited), MaxRatio: 1.15},
+				{Name: "the same without a time limit", Run: asking(unlimited)},
 			},
 		},
 		{
@@ -63,12 +63,51 @@ func forwardauthMeasures() []Measure {
 
 // guarded serves a browser's request with a middleware.
 func guarded(mw func() func(http.Handler) http.Handler) func(*testing.B) {
+	serve := browsing(mw)
+	return func(b *testing.B) { serial(serve())(b) }
+}
+
+// fastest is the time of a question among the fastest 10 in a row. It is shown
+// beside the time that is judged: the goroutines of client and server wake each
+// other several times for one question, and on which processor they do moves
+// its time by more than what is compared here, for many questions in a row. A
+// collection of garbage does not fall into those 10, so it flatters who makes
+// much.
+const fastest = "fastest-ns/op"
+
+// asking is guarded where each request asks the service.
+func asking(mw func() func(http.Handler) http.Handler) func(*testing.B) {
+	serve := browsing(mw)
+	return func(b *testing.B) {
+		const row = 10
+		b.ReportAllocs()
+		f := serve()
+		n, best, start := 0, time.Duration(0), time.Now()
+		for b.Loop() {
+			f()
+			if n++; n == row {
+				now := time.Now()
+				if took := now.Sub(start); best == 0 || took < best {
+					best = took
+				}
+				n, start = 0, now
+			}
+		}
+		if best == 0 { // it has asked fewer
+			best = time.Since(start) * row / time.Duration(max(n, 1))
+		}
+		b.ReportMetric(float64(best)/row, fastest)
+	}
+}
+
+// browsing returns what makes a middleware ready to serve a browser's request.
+func browsing(mw func() func(http.Handler) http.Handler) func() func() {
 	r := get("http://app.example/orders/7?full=1", "Accept", "Accept-Language", "Accept-Encoding", "Cookie", "User-Agent", "Sec-Fetch-Mode")
 	r.RemoteAddr, r.RequestURI = "192.0.2.7:4711", "/orders/7?full=1"
 	w := &nullWriter{make(http.Header)}
-	return func(b *testing.B) {
+	return func() func() {
 		h := mw()(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-		serial(func() { h.ServeHTTP(w, r) })(b)
+		return func() { h.ServeHTTP(w, r) }
 	}
 }
 

@@ -3,8 +3,8 @@
 //
 // A measure runs in rounds. Each round runs every contestant once, in an order
 // that rotates, so that a busy moment on the machine falls on all of them
-// alike. Times are compared by the minimum over the rounds, rates by the
-// maximum, the one statistic that a loaded machine only ever moves in one
+// alike. Times are compared by the minimum over the rounds (unless a measure says
+// otherwise), rates by the maximum, the one statistic that a loaded machine only ever moves in one
 // direction; bytes, allocations and what benchmarks report themselves by the
 // median.
 package targets
@@ -47,6 +47,11 @@ type Measure struct {
 	// Paired compares by the median of the ratios of each round, and not by the
 	// minima: for CPU time, which a busy machine moves in both directions.
 	Paired bool
+
+	// Medians compares by the median of the times, and not by the minima: for
+	// what two processes or many goroutines do together, whose luckiest round says
+	// little, and where the target is one of medians.
+	Medians bool
 
 	Peers []Peer
 
@@ -99,18 +104,28 @@ type Peer struct {
 func All() []Measure {
 	return slices.Concat(
 		breakerMeasures(),
-		cookiesMeasures(),
+		medians(cookiesMeasures()),
 		forwardauthMeasures(),
 		paginateMeasures(),
 		ratelimitMeasures(),
 		reqidMeasures(),
-		sessionMeasures(),
+		medians(sessionMeasures()),
 		storeMeasures(),
 		timeoutMeasures(),
 		upstreamMeasures(),
-		webhookMeasures(),
+		medians(webhookMeasures()),
 		wsproxyMeasures(),
 	)
+}
+
+// medians has measures compared by the medians of their times, as their targets
+// were set: what a peer allocates is collected in some of its rounds, and belongs
+// to its time.
+func medians(all []Measure) []Measure {
+	for i := range all {
+		all[i].Medians = true
+	}
+	return all
 }
 
 // Runner runs measures.
@@ -194,6 +209,9 @@ func (r Runner) Run(m Measure) ([]Row, error) {
 			row.Theirs, row.PeerMedian = 1e9/slices.Min(theirs.ns), 1e9/median(theirs.ns)
 		default:
 			continue
+		}
+		if m.Medians {
+			row.Ours, row.Theirs = row.OursMedian, row.PeerMedian
 		}
 		row = row.judged()
 		if m.Paired {

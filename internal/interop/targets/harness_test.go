@@ -78,6 +78,22 @@ func TestRun(t *testing.T) {
 }
 
 // What a benchmark reports of its own is judged by the median, and must be there.
+// Medians are compared in the place of the minima, and are what is shown.
+func TestRunMedians(t *testing.T) {
+	s := &script{results: map[string][]testing.BenchmarkResult{
+		"ours": took(130, 100, 120),
+		"peer": took(400, 200, 300),
+	}}
+	got, err := Runner{Rounds: 3, Bench: s.bench}.Run(Measure{
+		Package: "p", Name: "m", Ours: s.contestant("ours"), Medians: true,
+		Peers: []Peer{{Name: "peer", Run: s.contestant("peer"), MaxRatio: 0.39}},
+	})
+	want := []Row{{Package: "p", Measure: "m", Unit: "ns/op", Ours: 120, OursMedian: 120, Peer: "peer", Theirs: 300, PeerMedian: 300, Ratio: 0.4, Target: 0.39, Judged: true}}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
+	}
+}
+
 func TestRunMetrics(t *testing.T) {
 	reported := func(values ...float64) (all []testing.BenchmarkResult) {
 		for _, v := range values {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"example.com/plainware/internal/interop/load"
+	"example.com/plainware/internal/interop/prog"
 	"example.com/plainware/upstream"
 )
 
@@ -27,6 +28,7 @@ import (
 // 64 connections, or 16 with bodies of 1 MiB.
 func upstreamMeasures() []Measure {
 	b := new(bench)
+	caddy, _ := prog.Find("caddy") // its rows are left out where it is not installed
 	var all []Measure
 	for _, m := range []struct {
 		name string
@@ -44,13 +46,16 @@ func upstreamMeasures() []Measure {
 		if m.job.GRPC {
 			front, limit = "h2c", 1.05
 		}
+		peers := []Peer{{
+			Name: "ReverseProxy, tuned", Run: b.through("ReverseProxy, "+front, m.job),
+			MaxRatio: limit, MaxAllocsRatio: 0.8,
+		}}
+		if caddy != "" && !m.job.GRPC {
+			peers = append(peers, Peer{Name: "Caddy", Run: b.behindCaddy(caddy, m.job), MaxRatio: 0.5})
+		}
 		all = append(all, Measure{
 			Package: "upstream", Name: m.name + ", CPU",
-			Ours: b.through("ours, "+front, m.job), Paired: true,
-			Peers: []Peer{{
-				Name: "ReverseProxy, tuned", Run: b.through("ReverseProxy, "+front, m.job),
-				MaxRatio: limit, MaxAllocsRatio: 0.8,
-			}},
+			Ours: b.through("ours, "+front, m.job), Paired: true, Peers: peers, Setup: b.setup,
 		})
 	}
 	return slices.Concat(all, streamMeasures(), pickMeasures())
@@ -62,6 +67,8 @@ type bench struct {
 	err   error
 	load  *load.Process
 	addrs map[string]string // of the proxies, by name
+
+	caddy *process // nil unless it runs
 }
 
 func (b *bench) start() {

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"example.com/plainware/internal/interop/prog"
 )
 
 // faulty is a back end on an address of its own that can be killed, stalled,
@@ -28,7 +30,7 @@ type faulty struct {
 
 func newFaulty(t *testing.T, h http.Handler) *faulty {
 	t.Helper()
-	f := &faulty{handler: h, addr: "127.0.0.1:0", conns: make(map[*faultyConn]struct{})}
+	f := &faulty{handler: h, addr: prog.Addr(t), conns: make(map[*faultyConn]struct{})}
 	if err := f.start(); err != nil {
 		t.Fatal(err)
 	}

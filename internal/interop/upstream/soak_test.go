@@ -56,6 +56,22 @@ func usageNow(t *testing.T) usage {
 	return u
 }
 
+// left waits until the program holds what it did before, and returns what that
+// is. Where it does not within 20 s, the test fails with all goroutines.
+func left(t *testing.T, before usage) usage {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		after := usageNow(t)
+		if after.goroutines <= before.goroutines && after.files <= before.files+2 && after.heap < before.heap+8<<20 {
+			return after
+		}
+		if time.Now().After(deadline) {
+			buf := make([]byte, 1<<20)
+			t.Fatalf("before %+v, after %+v\n%s", before, after, buf[:runtime.Stack(buf, true)])
+		}
+	}
+}
+
 // Back ends are killed, stalled, reset and restarted under load. No client sees
 // anything but correct answers, stated refusals and answers that visibly end
 // early; nothing is done twice that must not be; the Pool recovers; and in
@@ -66,17 +82,7 @@ func TestSoakFaults(t *testing.T) {
 			front.Each(t, func(t *testing.T, start func(*testing.T, http.Handler) front.Server) {
 				before := usageNow(t)
 				t.Run("load", func(t *testing.T) { soak(t, scheme, start) }) // ends with its servers
-				var after usage
-				for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-					after = usageNow(t)
-					if after.goroutines <= before.goroutines && after.files <= before.files+2 && after.heap < before.heap+8<<20 {
-						break
-					}
-					if time.Now().After(deadline) {
-						buf := make([]byte, 1<<20)
-						t.Fatalf("before %+v, after %+v\n%s", before, after, buf[:runtime.Stack(buf, true)])
-					}
-				}
+				after := left(t, before)
 				t.Logf("before %+v, after %+v", before, after)
 			})
 		})
@@ -232,6 +238,7 @@ func pattern(id string, n int) []byte {
 type soakTally struct {
 	whole, refused, cut, left atomic.Int64
 
+	kinds   sync.Map // how many were refused, *atomic.Int64 by code
 	aborted sync.Map // IDs of the requests whose response was broken off
 }
 
@@ -253,7 +260,12 @@ func (s *soakTally) aborts(t *testing.T, h http.Handler) http.Handler {
 }
 
 func (s *soakTally) String() string {
-	return fmt.Sprintf("%d whole, %d refused, %d cut, %d left by the client", s.whole.Load(), s.refused.Load(), s.cut.Load(), s.left.Load())
+	kinds := make(map[string]int64) // which are printed in order
+	s.kinds.Range(func(code, n any) bool {
+		kinds[code.(string)] = n.(*atomic.Int64).Load()
+		return true
+	})
+	return fmt.Sprintf("%d whole, %d refused %v, %d cut, %d left by the client", s.whole.Load(), s.refused.Load(), kinds, s.cut.Load(), s.left.Load())
 }
 
 // request sends one request of the kind that n says and judges what comes.
@@ -309,6 +321,8 @@ func (s *soakTally) request(t *testing.T, f front.Server, book *ledger, id strin
 			t.Errorf("%s %s: %s, %.200q", method, path, line(res), got)
 		}
 		s.refused.Add(1)
+		n, _ := s.kinds.LoadOrStore(p.Code, new(atomic.Int64))
+		n.(*atomic.Int64).Add(1)
 	}
 	if method == "POST" && book.times(once) > 1 {
 		t.Errorf("%s was done %d times", once, book.times(once))

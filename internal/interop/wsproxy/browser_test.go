@@ -52,7 +52,7 @@ func chromium(t *testing.T, mode wsproxy.Mode, proto string, flags []string) {
 		t.Fatal(err)
 	}
 	args := append([]string{
-		"--headless=new", "--remote-debugging-port=0", "--user-data-dir=" + t.TempDir(),
+		"--headless=new", "--remote-debugging-port=0", "--user-data-dir=" + prog.TempDir(t),
 		"--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--no-default-browser-check",
 		"--disable-background-networking", "--disable-component-update", "--disable-extensions", "--disable-sync",
 		"--ignore-certificate-errors", "--host-resolver-rules=MAP chat.example 127.0.0.1, MAP * ~NOTFOUND",

@@ -1,7 +1,7 @@
 // Targets measures the kit against the peers it is held against and says
 // which target is met. It is run by hand, on a machine with little else to do:
 //
-//	go -C internal/interop run ./cmd/targets [-rounds N] [-benchtime D] [-json] [package ...]
+//	go -C internal/interop run ./cmd/targets [-rounds N] [-benchtime D] [-run REGEXP] [-json] [package ...]
 //
 // Without packages it runs every measure. It exits with status 1 when a target
 // is missed or a benchmark fails, and 2 when it is called wrongly.
@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -49,6 +50,7 @@ func run(args []string, all []targets.Measure, stdout, stderr io.Writer) int {
 	}
 	rounds := flags.Int("rounds", 11, "how often each contestant runs")
 	benchtime := flags.Duration("benchtime", 60*time.Millisecond, "how long each contestant runs in a round")
+	only := flags.String("run", "", "run only the measures whose name the regular expression finds")
 	asJSON := flags.Bool("json", false, "print the rows as JSON")
 	if err := flags.Parse(args); err != nil {
 		return usage
@@ -62,6 +64,14 @@ func run(args []string, all []targets.Measure, stdout, stderr io.Writer) int {
 	}
 	if *benchtime <= 0 {
 		return wrong("-benchtime: must be positive (got %v)", *benchtime)
+	}
+	find, err := regexp.Compile(*only)
+	if err != nil {
+		return wrong("-run: %v", err)
+	}
+	all = slices.DeleteFunc(slices.Clone(all), func(m targets.Measure) bool { return !find.MatchString(m.Name) })
+	if len(all) == 0 {
+		return wrong("-run: no measure's name matches %q", *only)
 	}
 	for _, name := range flags.Args() {
 		if !slices.Contains(known, name) {
@@ -87,11 +97,10 @@ func run(args []string, all []targets.Measure, stdout, stderr io.Writer) int {
 		rows = append(rows, judged...)
 	}
 
-	var err error
 	if *asJSON {
 		err = targets.WriteJSON(stdout, rows)
 	} else {
-		fmt.Fprintf(stdout, "%s %s/%s, %d processors; best of %d rounds of %v, or of fewer longer ones where setting up takes long\n\n",
+		fmt.Fprintf(stdout, "%s %s/%s, %d processors; best (of cookies, sessions, webhooks and questions over loopback, the median) of %d rounds of %v, or of fewer longer ones where setting up takes long\n\n",
 			runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), *rounds, *benchtime)
 		err = targets.WriteTable(stdout, rows)
 	}

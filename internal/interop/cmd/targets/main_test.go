@@ -45,6 +45,10 @@ func TestRun(t *testing.T) {
 		{"unknown flag", "-fast", usage, "", "-fast"},
 		{"no rounds", "-rounds 0 lean", usage, "", "-rounds: must be at least 1 (got 0)"},
 		{"no time", "-benchtime -1s lean", usage, "", "-benchtime: must be positive (got -1s)"},
+		{"by name", "-run ^n", met, "none", "lean: none"},
+		{"by name, not the others", "-run ^t", short, "three", "fat: three"},
+		{"no such name", "-run ^x$", usage, "", `-run: no measure's name matches "^x$"`},
+		{"no expression", "-run (", usage, "", "-run: error parsing regexp"},
 		{"no duration", "-benchtime soon", usage, "", "soon"},
 		{"help", "-h", usage, "", "packages: lean, fat, broken"},
 	} {

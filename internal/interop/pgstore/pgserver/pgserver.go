@@ -27,6 +27,7 @@ import (
 type Server struct {
 	Addr string // host:port, the same after a restart
 
+	release  func() // Addr
 	bin, dir string
 	cred     *syscall.Credential
 	cmd      *exec.Cmd
@@ -47,7 +48,7 @@ func New() (s *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s = &Server{bin: bin}
+	s = &Server{bin: bin, release: func() {}}
 	if s.dir, err = os.MkdirTemp("", "pgserver"); err != nil {
 		return nil, err
 	}
@@ -63,15 +64,13 @@ func New() (s *Server, err error) {
 	if out, err := initdb.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("pgserver: initdb: %w: %s", err, out)
 	}
-	for range 3 { // somebody may take the port in between
-		if s.Addr, err = freeAddr(); err != nil {
-			return nil, err
-		}
-		if err = s.Start(); err == nil {
-			return s, nil
-		}
+	if s.Addr, s.release, err = prog.Reserve(); err != nil {
+		return nil, err
 	}
-	return nil, err
+	if err = s.Start(); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // find returns the directory of the newest installed server.
@@ -115,15 +114,6 @@ func (s *Server) dropPrivileges() error {
 	}
 	s.cred = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 	return os.Chown(s.dir, int(uid), int(gid))
-}
-
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
 
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
@@ -256,5 +246,7 @@ func (s *Server) Resume() {
 
 // Close stops the server and removes the cluster.
 func (s *Server) Close() error {
-	return errors.Join(s.Crash(), os.RemoveAll(s.dir))
+	err := errors.Join(s.Crash(), os.RemoveAll(s.dir))
+	s.release()
+	return err
 }

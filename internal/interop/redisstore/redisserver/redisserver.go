@@ -35,12 +35,7 @@ type Server struct {
 func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
 	path := prog.Need(t, "redis-server")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	s := &Server{Addr: l.Addr().String(), t: t}
+	s := &Server{Addr: prog.Addr(t), t: t}
 	_, port, _ := net.SplitHostPort(s.Addr)
 	s.Args = append([]string{
 		path, "--port", port, "--bind", "127.0.0.1", "--dir", t.TempDir(), "--save", "", "--daemonize", "no",

@@ -1,0 +1,77 @@
+package prog
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+)
+
+// The ports of [Reserve] are below those that systems give to whoever asks for any
+// port, and to connections: 32768 and above on Linux, 49152 elsewhere.
+const (
+	lowestPort  = 16 << 10
+	highestPort = 32<<10 - 1
+)
+
+var errNoPort = errors.New("prog: no free port was found")
+
+// Reserve returns an address of the loopback interface, host:port, where nobody
+// listens. Until release is called no test gets it a second time, and as the
+// system does not give its port away, it is there for a program that takes its
+// time to start, and for one that comes back after a while.
+func Reserve() (addr string, release func(), err error) {
+	for range 1000 {
+		port := lowestPort + rand.IntN(highestPort-lowestPort+1)
+		addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		// The lock among all tests is the UDP port of the same number.
+		lock, err := net.ListenPacket("udp", addr)
+		if err != nil {
+			continue
+		}
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			lock.Close() // the port is a stranger's
+			continue
+		}
+		l.Close()
+		return addr, sync.OnceFunc(func() { lock.Close() }), nil
+	}
+	return "", func() {}, errNoPort
+}
+
+// Addr is [Reserve] until the end of the test.
+func Addr(t testing.TB) string {
+	t.Helper()
+	addr, release, err := Reserve()
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	t.Cleanup(release)
+	return addr
+}
+
+// TempDir is a directory for a program with processes that may write to it for a
+// moment after it was killed, such as a browser. It is removed at the end of the
+// test.
+func TempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "prog")
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	t.Cleanup(func() {
+		err := os.RemoveAll(dir)
+		for end := time.Now().Add(readyWithin); err != nil && time.Now().Before(end); err = os.RemoveAll(dir) {
+			time.Sleep(10 * time.Millisecond)
+		}
+		if err != nil {
+			t.Errorf("%v", err)
+		}
+	})
+	return dir
+}
