@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -33,15 +34,24 @@ func Reserve() (addr string, release func(), err error) {
 		if err != nil {
 			continue
 		}
-		l, err := net.Listen("tcp", addr)
-		if err != nil {
+		if !refused(addr) {
 			lock.Close() // the port is a stranger's
 			continue
 		}
-		l.Close()
 		return addr, sync.OnceFunc(func() { lock.Close() }), nil
 	}
 	return "", func() {}, errNoPort
+}
+
+// refused reports whether nobody listens on addr. To listen there would tell as
+// well, but a program that another test starts at that moment inherits the socket
+// and keeps the port until it has come as far as to close it.
+func refused(addr string) bool {
+	c, err := net.DialTimeout("tcp", addr, time.Second)
+	if err == nil {
+		c.Close()
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // Addr is [Reserve] until the end of the test.

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -214,6 +215,38 @@ func TestReserve(t *testing.T) {
 		t.Fatalf("not released: %v", err)
 	}
 	lock.Close()
+}
+
+// A program that starts at that moment does not keep the port.
+func TestReserveBesideStarts(t *testing.T) {
+	var starting sync.WaitGroup
+	done := make(chan struct{})
+	defer starting.Wait()
+	defer close(done)
+	for range 4 {
+		starting.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					self("fail").Run()
+				}
+			}
+		})
+	}
+	for range 5000 {
+		addr, release, err := Reserve()
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.Listen("tcp", addr)
+		release()
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+	}
 }
 
 func TestStartEndsEarly(t *testing.T) {
