@@ -103,6 +103,23 @@ func (w *watched) dump(t testing.TB) map[string][]byte {
 
 var errDown = errors.New("connection refused by 10.0.0.7")
 
+// otherProgram has a number where the sessions of newManager have a cart, in the
+// same store under the same name. It answers the request of a browser.
+func otherProgram(t testing.TB, c session.Config[int]) func(*browser, func(http.ResponseWriter, *session.Session[int])) *httptest.ResponseRecorder {
+	t.Helper()
+	c.Name = "test"
+	m, err := session.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(b *browser, f func(http.ResponseWriter, *session.Session[int])) *httptest.ResponseRecorder {
+		r, w := httptest.NewRequest("POST", "/", nil), httptest.NewRecorder()
+		r.Header.Set("Cookie", b.cookie)
+		m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { f(w, m.MustFrom(r.Context())) })).ServeHTTP(w, r)
+		return w
+	}
+}
+
 func newManager(t testing.TB, c session.Config[cart]) *session.Manager[cart] {
 	t.Helper()
 	if c.Store == nil {

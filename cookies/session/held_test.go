@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"net/http/httptest"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -319,20 +318,15 @@ func TestSlowFunctionInStream(t *testing.T) {
 func TestRotateEveryUndecodableMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st := newStore(t)
-		numbers, err := session.New(session.Config[int]{Store: st, Name: "test"})
-		if err != nil {
-			t.Fatal(err)
-		}
+		numbers := otherProgram(t, session.Config[int]{Store: st})
 		b := newBrowser(t, newManager(t, session.Config[cart]{Store: st, RotateEvery: time.Minute}))
 		b.login("ann")
 		time.Sleep(2 * time.Minute)
 		res := b.with(b.cookie).send(func(w http.ResponseWriter, r *http.Request, s *session.Session[cart]) {
 			read(t, s)
-			other := httptest.NewRequest("POST", "/", nil)
-			other.Header.Set("Cookie", b.cookie)
-			numbers.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				must(t, numbers.MustFrom(r.Context()).Update(func(n *int) error { *n = 7; return nil }))
-			})).ServeHTTP(httptest.NewRecorder(), other)
+			numbers(b, func(_ http.ResponseWriter, s *session.Session[int]) {
+				must(t, s.Update(func(n *int) error { *n = 7; return nil }))
+			})
 			must(t, http.NewResponseController(w).Flush())
 			if err := s.Update(func(c *cart) error { c.Count++; return nil }); !errors.Is(err, session.ErrConflict) {
 				t.Errorf("Update of the stream: %v", err)

@@ -84,19 +84,11 @@ func TestUndecodable(t *testing.T) {
 		must(t, s.Update(func(c *cart) error { c.Theme = "secret"; return nil }))
 	})
 	log, logger := newLog()
-	numbers, err := session.New(session.Config[int]{Store: st, Name: "test", Logger: logger})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := httptest.NewRequest("GET", "/", nil)
-	r.Header.Set("Cookie", b.cookie)
-	w := httptest.NewRecorder()
-	numbers.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s := numbers.MustFrom(r.Context())
+	w := otherProgram(t, session.Config[int]{Store: st, Logger: logger})(b, func(_ http.ResponseWriter, s *session.Session[int]) {
 		if n, err := s.Load(); n != 0 || err != nil {
 			t.Errorf("Load: %d, %v", n, err)
 		}
-	})).ServeHTTP(w, r)
+	})
 	if w.Code != 200 || w.Header()["Set-Cookie"] != nil || !strings.Contains(log.String(), "Codec cannot read") || strings.Contains(log.String(), b.id()) || strings.Contains(log.String(), "secret") {
 		t.Errorf("%d, log %s", w.Code, log)
 	}
@@ -111,20 +103,12 @@ func TestUpdateUndecodable(t *testing.T) {
 	b := newBrowser(t, newManager(t, session.Config[cart]{Store: st}))
 	b.login("ann")
 	b.add("pen")
-	numbers, err := session.New(session.Config[int]{Store: st, Name: "test"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := httptest.NewRequest("POST", "/", nil)
-	r.Header.Set("Cookie", b.cookie)
-	w := httptest.NewRecorder()
-	numbers.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s := numbers.MustFrom(r.Context())
+	w := otherProgram(t, session.Config[int]{Store: st})(b, func(_ http.ResponseWriter, s *session.Session[int]) {
 		must(t, s.Update(func(n *int) error { *n++; return nil }))
 		if user, err := s.UserID(); user != "" || err != nil {
 			t.Errorf("UserID: %q, %v", user, err)
 		}
-	})).ServeHTTP(w, r)
+	})
 	if c := w.Header().Get("Set-Cookie"); c == "" || strings.Contains(c, b.id()) {
 		t.Errorf("Set-Cookie %q", c)
 	}
@@ -146,21 +130,13 @@ func TestEndUndecodable(t *testing.T) {
 		b := newBrowser(t, newManager(t, session.Config[cart]{Store: st}))
 		b.login("ann")
 		b.add("pen")
-		numbers, err := session.New(session.Config[int]{Store: st, Name: "test"})
-		if err != nil {
-			t.Fatal(err)
-		}
+		numbers := otherProgram(t, session.Config[int]{Store: st})
 		for _, alias := range []bool{true, false} {
 			old := b.with(b.cookie)
 			if alias {
 				b.rotate()
 			}
-			r := httptest.NewRequest("POST", "/", nil)
-			r.Header.Set("Cookie", old.cookie)
-			w := httptest.NewRecorder()
-			numbers.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				must(t, do(w, numbers.MustFrom(r.Context())))
-			})).ServeHTTP(w, r)
+			w := numbers(old, func(w http.ResponseWriter, s *session.Session[int]) { must(t, do(w, s)) })
 			if w.Code != 200 {
 				t.Errorf("%s: status %d", name, w.Code)
 			}
@@ -185,28 +161,20 @@ func TestUndecodableMeanwhile(t *testing.T) {
 		"logout": {(*session.Session[cart]).Logout, 200, false},
 	} {
 		st := newStore(t)
-		numbers, err := session.New(session.Config[int]{Store: st, Name: "test"})
-		if err != nil {
-			t.Fatal(err)
-		}
+		numbers := otherProgram(t, session.Config[int]{Store: st})
 		b := newBrowser(t, newManager(t, session.Config[cart]{Store: st}))
 		b.login("ann")
-		number := func(f func(s *session.Session[int])) {
-			r := httptest.NewRequest("POST", "/", nil)
-			r.Header.Set("Cookie", b.cookie)
-			numbers.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				f(numbers.MustFrom(r.Context()))
-			})).ServeHTTP(httptest.NewRecorder(), r)
-		}
 		other := b.with(b.cookie)
 		res := other.during(func(w http.ResponseWriter, r *http.Request, s *session.Session[cart]) { must(t, c.do(s)) }, func() {
-			number(func(s *session.Session[int]) { must(t, s.Update(func(n *int) error { *n = 7; return nil })) })
+			numbers(b, func(_ http.ResponseWriter, s *session.Session[int]) {
+				must(t, s.Update(func(n *int) error { *n = 7; return nil }))
+			})
 		})
 		if res.StatusCode != c.status {
 			t.Errorf("%s: %s", name, res.Status)
 		}
 		left := false
-		number(func(s *session.Session[int]) {
+		numbers(b, func(_ http.ResponseWriter, s *session.Session[int]) {
 			var err error
 			left, err = s.Exists()
 			must(t, err)
