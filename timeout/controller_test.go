@@ -332,6 +332,45 @@ func TestControllerReadDeadlineWithoutBody(t *testing.T) {
 	})
 }
 
+// The controller's methods fail as soon as a limit has passed, and not only in a
+// handler that was left behind: a deadline in the past would reset an HTTP/2
+// stream on which the answer is being sent. Middlewares inside set such ones.
+func TestControllerWithinGrace(t *testing.T) {
+	for name, limits := range map[string]timeout.Limits{
+		"total":      {Total: time.Second},
+		"first byte": {FirstByte: time.Second},
+	} {
+		for when, wait := range map[string]time.Duration{"at once": 0, "after the answer": 10 * time.Millisecond} {
+			t.Run(name+", "+when, func(t *testing.T) {
+				inBubbles(t, memnet.Protos(), func(t *testing.T, p memnet.Proto) {
+					errs := make(chan map[string]error, 1)
+					s := serve(t, p, hard(t, limits, func(w http.ResponseWriter, r *http.Request) {
+						<-r.Context().Done()
+						time.Sleep(wait)
+						rc, past := http.NewResponseController(w), time.Now().Add(-time.Hour)
+						errs <- map[string]error{
+							"SetReadDeadline":  rc.SetReadDeadline(past),
+							"SetWriteDeadline": rc.SetWriteDeadline(past),
+							"EnableFullDuplex": rc.EnableFullDuplex(),
+						}
+					}))
+					for range 5 {
+						time.Sleep(time.Second) // or an HTTP/1.1 connection is still in the Grace of the one before
+						if r := ask(t, s, "GET", "/", nil); !r.isProblem(http.StatusServiceUnavailable, "timeout_"+strings.ReplaceAll(name, " ", "_")) || r.after != time.Second {
+							t.Errorf("got %+v", r)
+						}
+						for call, err := range <-errs {
+							if err != http.ErrHandlerTimeout {
+								t.Errorf("%s: %v", call, err)
+							}
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
 // The controller's methods fail once the request is over, in the handler that
 // was left behind, and do not reach the connection's next request.
 func TestControllerAfterTheLimit(t *testing.T) {

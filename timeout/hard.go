@@ -109,7 +109,7 @@ func (q *request) await(ctx context.Context) (err *Error, ended bool) {
 		// The server takes it for the end of the client when a read deadline
 		// passes, but this one was the handler's own, and it may go on.
 		return q.awaitSlow()
-	case q.t.state.Load() == committed:
+	case q.t.state.Load()&(committed|over) == committed:
 		// The end of its client is how a stream ends, and the handler may do it.
 		return nil, q.wait(q.t.plan.Grace)
 	}

@@ -18,11 +18,12 @@ import (
 	"example.com/plainware/internal/respwriter"
 )
 
-// The bits of writer.state. Which one is set first decides what becomes of a
-// request whose limit passes just as its response begins.
+// The bits of writer.state. Which of the first two is set first decides what
+// becomes of a request whose limit passes just as its response begins.
 const (
 	committed = 1 << iota // the handler's response is on its way
 	over                  // the request ended without waiting for the handler
+	busy                  // a call into the real writer may be waiting for the client
 )
 
 // writer is the response as a handler in its own goroutine sees it.
@@ -47,8 +48,7 @@ type writer struct {
 	passed    chan *Error // a limit that is not a deadline has
 
 	state atomic.Int32
-	busy  atomic.Bool // a call into the real writer may be waiting for the client
-	mu    sync.Mutex  // one call at a time, and none once the request is over
+	mu    sync.Mutex // one call at a time, and none once the request is over
 
 	// Owned by the handler, and guarded by mu where its other goroutines or
 	// the serving one look at them too.
@@ -108,12 +108,15 @@ func (t *writer) Unwrap() http.ResponseWriter {
 
 func (t *writer) isOver() bool { return t.state.Load()&over != 0 }
 
+// settled reports whether it is decided whose the response is.
+func (t *writer) settled() bool { return t.state.Load()&(committed|over) != 0 }
+
 // tooLate reports whether the response can no longer begin. A deadline that
 // has passed counts before the serving goroutine has noticed it: what the
 // handler, or a middleware like this one below, says to the end of its context
 // must not take the place of the answer.
 func (t *writer) tooLate() bool {
-	return t.state.Load() == 0 && t.req.Context().Err() == context.DeadlineExceeded
+	return t.state.Load()&committed == 0 && t.req.Context().Err() == context.DeadlineExceeded
 }
 
 // overErr is what the body's reads fail with once the request is over.
@@ -135,8 +138,10 @@ func (t *writer) pass(e *Error) {
 
 // passFirstByte is pass unless the response has begun.
 func (t *writer) passFirstByte() {
-	if t.state.CompareAndSwap(0, over) {
-		t.tell(t.plan.firstByte)
+	for s := t.state.Load(); s&(committed|over) == 0; s = t.state.Load() {
+		if t.state.CompareAndSwap(s, s|over) {
+			t.tell(t.plan.firstByte)
+		}
 	}
 }
 
@@ -167,7 +172,7 @@ func (t *writer) ownHeader() http.Header {
 	if h == nil {
 		return http.Header{}
 	}
-	begun := t.state.Load() != 0
+	begun := t.settled()
 	for k, v := range h {
 		if !begun {
 			held := t.hold()
@@ -232,23 +237,23 @@ func (t *writer) decide(code int) {
 	}
 }
 
-// enter must be true before anything that may wait for the client. The order
-// of its steps is the reverse of that in which a request is ended: either this
-// side sees that the request is over, or that side sees that it must free the
-// connection.
+// enter must be true before anything that may wait for the client. Either it
+// sees that the request is over, or whoever ends the request sees that it must
+// free the connection, and never for a call that is not let through: on HTTP/2
+// freeing takes the answer with it.
 func (t *writer) enter() bool {
 	if t.tooLate() {
 		return false
 	}
-	t.busy.Store(true)
-	if t.isOver() {
-		t.busy.Store(false)
-		return false
+	for s := t.state.Load(); s&over == 0; s = t.state.Load() {
+		if t.state.CompareAndSwap(s, s|busy) {
+			return true
+		}
 	}
-	return true
+	return false
 }
 
-func (t *writer) leave() { t.busy.Store(false) }
+func (t *writer) leave() { t.state.And(^busy) }
 
 // commit begins the response: the real header becomes what the handler's was,
 // and what was held back is written.
@@ -367,7 +372,7 @@ func keep[T string | []byte](t *writer, p T) (kept bool, err error) {
 	case t.code == 0:
 		t.decide(http.StatusOK)
 	}
-	if t.state.Load() != 0 {
+	if t.settled() {
 		return false, nil
 	}
 	size := len(t.held.body) + len(p)
@@ -421,7 +426,7 @@ func (t *writer) ReadFrom(src io.Reader) (n int64, err error) {
 	}
 	// The part that decides whether the response is committed goes through
 	// Write. The size of the pieces makes sure of an end after the second.
-	for t.state.Load() == 0 && file.N > 0 {
+	for !t.settled() && file.N > 0 {
 		m, err := copyTo(t, &io.LimitedReader{R: file, N: int64(t.pool.size) + 1})
 		n += m
 		if err != nil || m == 0 {
@@ -497,8 +502,10 @@ func (t *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // takeOver takes the response out of the handler's hands and reports whether
 // it had begun. When it returns, no call of the handler's is under way.
 func (t *writer) takeOver() (began bool) {
-	began = t.state.Or(over)&committed != 0
-	if t.busy.Load() {
+	before := t.state.Or(over)
+	began = before&committed != 0
+	t.take()
+	if before&busy != 0 {
 		// Perhaps waiting for the client. Freeing it spoils the connection, so
 		// that this is the end of it even if it was a 103 that was being sent.
 		began = true
