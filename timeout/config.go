@@ -34,7 +34,9 @@ type Limits struct {
 	// WriteIdle is the longest that one write or flush may take to be
 	// accepted by the connection. Long writes are timed in pieces of 64 KiB, so
 	// the limit holds the client to a rate of about 64 KiB in that time, and
-	// not to the size of a file.
+	// not to the size of a file. What the server still has to send when the
+	// handler has returned is under it too, and so are handlers outside that
+	// then work on: keep those shorter.
 	WriteIdle time.Duration
 
 	// Grace is how long the middleware waits for the handler to return once

@@ -18,17 +18,18 @@ type observer struct {
 	limits
 	form  respwriter.Form
 	req   *http.Request // the handler's
-	body  *body         // nil: the request has none
-	begun atomic.Bool   // Committed, for timers
+	plan  *plan
+	body  *body       // nil: the request has none
+	begun atomic.Bool // Committed, for timers
 
 	flushed bool // the server has made the header, or is about to
 }
 
 func (o *observer) Write(p []byte) (n int, err error) {
 	if room := serverBuffer - o.Written(); int64(len(p)) > room && o.drains() {
-		o.startDrain()
+		o.limitDrain()
 		n, err = o.Writer.Write(p[:room+1])
-		o.endDrain()
+		o.unlimitDrain()
 		if err != nil {
 			return n, err
 		}
@@ -47,10 +48,11 @@ func (o *observer) WriteString(s string) (int, error) {
 
 func (o *observer) FlushError() error {
 	if o.drains() {
-		o.startDrain()
-		defer o.endDrain()
+		o.limitDrain()
+		defer o.unlimitDrain()
 		return o.Writer.FlushError()
 	}
+	o.flushed = true
 	return o.write.flush(&o.Writer)
 }
 
@@ -68,26 +70,31 @@ func (o *observer) ReadFrom(src io.Reader) (int64, error) {
 }
 
 // drains reports whether the server has yet to send the header, before which it
-// reads what is left of an HTTP/1 request body, and whether ReadIdle must limit
-// that reading. The other limits free it by ending the context.
+// reads what is left of an HTTP/1 request body, and whether ReadIdle or FirstByte
+// must limit that reading. Total frees it by ending the context.
 func (o *observer) drains() bool {
-	return o.read != nil && o.req.ProtoMajor == 1 && o.Written() <= serverBuffer && !o.flushed &&
+	return (o.plan.ReadIdle > 0 || o.plan.FirstByte > 0) && o.req.ProtoMajor == 1 && o.Written() <= serverBuffer && !o.flushed &&
 		o.body.unread() && !o.duplex.Load() && !o.ownsRead()
 }
 
-// startDrain is called before what makes the server send the header. The wait is
+// limitDrain is called before what makes the server send the header. The wait is
 // first for the body, and only then for the client to take something.
-func (o *observer) startDrain() {
+func (o *observer) limitDrain() {
 	o.flushed = true
-	d := time.Now().Add(o.read.err.Limit)
-	o.setReadDeadline(d)
+	now := time.Now()
+	d, ok := o.plan.restDeadline(o.began, now)
+	if ok {
+		o.startDrain(d)
+	} else {
+		d = now
+	}
 	if o.write != nil && !o.ownsWrite() {
 		o.setWriteDeadline(d.Add(o.write.err.Limit))
 	}
 }
 
-func (o *observer) endDrain() {
-	o.setReadDeadline(time.Time{})
+func (o *observer) unlimitDrain() {
+	o.endDrain()
 	if o.write != nil && !o.ownsWrite() {
 		o.setWriteDeadline(time.Time{})
 	}
@@ -114,7 +121,7 @@ func (m *Middleware) serveCooperative(w http.ResponseWriter, r *http.Request, ne
 		m.serveDeadline(w, r, next, p)
 		return
 	}
-	o := &observer{gate: gate{w: w}}
+	o := &observer{gate: gate{w: w}, plan: p}
 	ctx := o.limits.start(r.Context(), p)
 	defer o.end(nil)
 	defer o.close()
@@ -160,13 +167,21 @@ func (m *Middleware) serveCooperative(w http.ResponseWriter, r *http.Request, ne
 		})()
 	}
 
-	answered := false
+	answered, normal := false, false
 	defer func() { // after a panic too: the server reads on before it closes
-		if !answered && !o.Hijacked() {
+		if o.Hijacked() {
+			return
+		}
+		if normal && (o.flushed || o.Written() > serverBuffer) {
+			o.sendBegun(p, r, o.body)
+		}
+		o.closeAfter(r, o.body)
+		if !answered {
 			o.guardRest(p, r, o.body, o.began)
 		}
 	}()
 	next.ServeHTTP(o.form.Of(o, w), r2)
+	normal = true
 
 	if err := causeOf(ctx); err != nil && !o.Committed() {
 		answered = true

@@ -1,7 +1,9 @@
 package timeout
 
 import (
+	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,7 +25,8 @@ type gate struct {
 	// its reads and writes, the earlier of the two counting, and in the place of
 	// those that guardRest would set.
 	ownRead, ownWrite time.Time
-	lapsed            bool        // a read deadline has passed that is no longer ownRead
+	draining          time.Time   // the read deadline of startDrain
+	lapsed            bool        // a read deadline has passed that is in neither any more
 	timed             atomic.Bool // there was a read deadline that may lapse
 	duplex            atomic.Bool
 }
@@ -62,7 +65,7 @@ func (g *gate) EnableFullDuplex() error {
 }
 
 // readLapsed reports whether a read deadline has passed that the handler has
-// set, or one of ours that was meant to. If the body had been read by then, an
+// set, or one of ours. If the body had been read by then, an
 // HTTP/1 server takes its client for gone, for this request and all others on
 // the connection.
 func (g *gate) readLapsed() bool {
@@ -71,7 +74,7 @@ func (g *gate) readLapsed() bool {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.lapsed || passed(g.ownRead)
+	return g.lapsed || passed(g.ownRead) || passed(g.draining)
 }
 
 func passed(deadline time.Time) bool { return !deadline.IsZero() && !deadline.After(time.Now()) }
@@ -102,6 +105,24 @@ func (g *gate) setWriteDeadline(t time.Time) error {
 	return g.do(func(c *http.ResponseController) error { return c.SetWriteDeadline(t) })
 }
 
+// startDrain limits the reading of the rest of an HTTP/1 body that the server
+// does before it sends the header.
+func (g *gate) startDrain(deadline time.Time) {
+	g.timed.Store(true)
+	g.do(func(c *http.ResponseController) error {
+		g.draining = deadline
+		return c.SetReadDeadline(deadline)
+	})
+}
+
+func (g *gate) endDrain() {
+	g.do(func(c *http.ResponseController) error {
+		g.lapsed = g.lapsed || passed(g.draining)
+		g.draining = time.Time{}
+		return c.SetReadDeadline(time.Time{})
+	})
+}
+
 func (g *gate) do(f func(*http.ResponseController) error) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -112,11 +133,16 @@ func (g *gate) do(f func(*http.ResponseController) error) error {
 }
 
 // take keeps the handler from the controls. When it returns, no call of the
-// handler's is under way.
+// handler's is under way, and no read deadline of its own can pass any more: on
+// HTTP/1 it would cancel the connection's next request.
 func (g *gate) take() {
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.taken = true
-	g.mu.Unlock()
+	if !g.closed && !g.ownRead.IsZero() && !passed(g.ownRead) {
+		g.ownRead = time.Time{}
+		http.NewResponseController(g.w).SetReadDeadline(time.Time{})
+	}
 }
 
 func (g *gate) close() {
@@ -143,6 +169,39 @@ func (g *gate) guardRest(p *plan, r *http.Request, b *body, start time.Time) {
 	if p.WriteIdle > 0 && !g.ownsWrite() {
 		g.setWriteDeadline(begin.Add(p.WriteIdle))
 	}
+}
+
+// closeAfter makes the server close an HTTP/1 connection after the response,
+// also when the header is out: where the server takes the client for gone, and
+// in full duplex where a body is left. The server goes on to the next request
+// then, whether or not it could read the rest of this one, and where a deadline
+// has kept it from that it would take the rest for a request.
+//
+// A body that is too large is the one way to say so to the server so late.
+func (g *gate) closeAfter(r *http.Request, b *body) {
+	if r.ProtoMajor != 1 || !g.readLapsed() && !(g.duplex.Load() && b.unread()) {
+		return
+	}
+	w := g.w
+	for u, ok := w.(unwrapper); ok; u, ok = w.(unwrapper) {
+		w = u.Unwrap()
+	}
+	http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
+}
+
+type unwrapper interface{ Unwrap() http.ResponseWriter }
+
+// sendBegun sends what the server has buffered of a response whose header is
+// out, before guardRest sets a deadline for the rest of the body: it must not
+// pass while the client is slow to take the response, see readLapsed.
+func (g *gate) sendBegun(p *plan, r *http.Request, b *body) {
+	if r.ProtoMajor != 1 || !b.unread() {
+		return
+	}
+	if p.WriteIdle > 0 && !g.ownsWrite() {
+		g.setWriteDeadline(time.Now().Add(p.WriteIdle))
+	}
+	http.NewResponseController(g.w).Flush()
 }
 
 // lost reports whether the answer cannot be the handler's any more. Its

@@ -97,10 +97,11 @@ func (q *request) serve(next http.Handler) {
 func (q *request) await(ctx context.Context) (err *Error, ended bool) {
 	<-ctx.Done()
 	// What ended the context comes first: a handler that returns because of a
-	// limit, or because its client is gone, has not answered in time. A limit
-	// that is not a deadline is for finish to find.
-	if q.stage.Load() == returned && ctx.Err() != context.DeadlineExceeded && q.outer.Context().Err() == nil {
-		return nil, true
+	// limit, or because its client is gone, has not answered in time.
+	if q.stage.Load() == returned && ctx.Err() != context.DeadlineExceeded && causeOf(ctx) == nil {
+		if outer := q.outer.Context(); outer.Err() == nil || causeOf(outer) != nil { // a limit outside, and later
+			return nil, true
+		}
 	}
 	switch err := causeOf(ctx); {
 	case err != nil:
@@ -169,7 +170,7 @@ func (q *request) finish() {
 		q.expire(<-q.t.passed) // a limit passed while the last of it was sent
 		return
 	}
-	q.t.guardRest()
+	q.t.guardRest(ok)
 	copyBack(q.outer, q.inner)
 	switch {
 	case ok:
@@ -215,7 +216,11 @@ func (q *request) expire(err *Error) {
 	if inTime {
 		copyBack(q.outer, q.inner)
 	}
-	if began && q.t.conn == nil && !q.t.complete() {
+	if q.t.conn != nil {
+		return
+	}
+	q.t.closeAfter(q.outer, q.t.body)
+	if began && !q.t.complete() {
 		if inTime {
 			q.removeForm() // the server does it only for requests that end well
 		}

@@ -57,6 +57,7 @@ type writer struct {
 	declared int64    // Content-Length when code was decided, or -1
 	sent     int64    // bytes of the body
 	held     *holding // nil until it is needed, and when the response has begun
+	flushed  bool     // the server has made the header, or is about to
 	returned bool     // the handler has
 	conn     net.Conn // after Hijack
 }
@@ -111,12 +112,16 @@ func (t *writer) isOver() bool { return t.state.Load()&over != 0 }
 // settled reports whether it is decided whose the response is.
 func (t *writer) settled() bool { return t.state.Load()&(committed|over) != 0 }
 
-// tooLate reports whether the response can no longer begin. A deadline that
-// has passed counts before the serving goroutine has noticed it: what the
-// handler, or a middleware like this one below, says to the end of its context
-// must not take the place of the answer.
+// tooLate reports whether the response can no longer begin. A limit that has
+// passed, here or outside, counts before the serving goroutine has noticed it:
+// what the handler, or a middleware like this one below, says to the end of its
+// context must not take the place of the answer.
 func (t *writer) tooLate() bool {
-	return t.state.Load()&committed == 0 && t.req.Context().Err() == context.DeadlineExceeded
+	if t.state.Load()&committed != 0 {
+		return false
+	}
+	ctx := t.req.Context()
+	return ctx.Err() != nil && causeOf(ctx) != nil
 }
 
 // overErr is what the body's reads fail with once the request is over.
@@ -302,7 +307,7 @@ func (t *writer) drain() error {
 		return nil
 	case t.returned && len(t.held.body) <= serverBuffer:
 		return nil
-	case !t.returned && t.plan.ReadIdle == 0: // the other limits are still watched
+	case !t.returned && t.plan.ReadIdle == 0 && t.plan.FirstByte == 0: // Total is still watched
 		return nil
 	}
 	deadline, ok := t.plan.restDeadline(t.began, time.Now())
@@ -313,12 +318,12 @@ func (t *writer) drain() error {
 		return http.ErrHandlerTimeout
 	}
 	defer t.leave()
-	t.setReadDeadline(deadline)
+	t.startDrain(deadline)
 	if t.plan.WriteIdle > 0 && !t.ownsWrite() {
 		t.setWriteDeadline(deadline.Add(t.plan.WriteIdle))
 	}
 	defer func() {
-		t.setReadDeadline(time.Time{})
+		t.endDrain()
 		if !t.ownsWrite() {
 			t.setWriteDeadline(time.Time{})
 		}
@@ -332,6 +337,7 @@ func (t *writer) drain() error {
 		return err
 	}
 	t.held.body = t.held.body[:copy(t.held.body, t.held.body[n:])]
+	t.flushed = true
 	return http.NewResponseController(t.real).Flush()
 }
 
@@ -463,6 +469,7 @@ func (t *writer) FlushError() error {
 		return http.ErrHandlerTimeout
 	}
 	defer t.leave()
+	t.flushed = true
 	return t.write.flush(t.real)
 }
 
@@ -533,8 +540,12 @@ func (t *writer) takeOver() (began bool) {
 func (t *writer) complete() bool { return t.declared >= 0 && t.sent == t.declared && t.code != 0 }
 
 // guardRest, see gate, is not for a connection that the handler has taken over.
-func (t *writer) guardRest() {
+func (t *writer) guardRest(normal bool) {
 	if t.conn == nil {
+		if normal && (t.flushed || t.sent > serverBuffer) {
+			t.sendBegun(t.plan, t.req, t.body)
+		}
+		t.closeAfter(t.req, t.body)
 		t.gate.guardRest(t.plan, t.req, t.body, t.began)
 	}
 }

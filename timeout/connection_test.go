@@ -1,0 +1,321 @@
+package timeout_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"example.com/plainware/internal/memnet"
+	"example.com/plainware/timeout"
+)
+
+var http1 = []memnet.Proto{memnet.HTTP1}
+
+// bothModes runs f with a handler in a goroutine of its own and cooperatively.
+func bothModes(t *testing.T, protos []memnet.Proto, f func(t *testing.T, p memnet.Proto, wrap func(timeout.Limits, http.HandlerFunc) http.Handler)) {
+	for name, cooperative := range map[string]bool{"hard": false, "cooperative": true} {
+		t.Run(name, func(t *testing.T) {
+			inBubbles(t, protos, func(t *testing.T, p memnet.Proto) {
+				f(t, p, func(l timeout.Limits, h http.HandlerFunc) http.Handler {
+					return newMiddleware(t, timeout.Config{Limits: l, Cooperative: cooperative}).Handler(h)
+				})
+			})
+		})
+	}
+}
+
+// In full duplex the server goes on to the next request whether or not it could
+// read the rest of a body, so that a client which stalls in one could pass the
+// rest off as a request of its own.
+func TestFullDuplexIsNoSmuggling(t *testing.T) {
+	for _, l := range []timeout.Limits{{Total: time.Second}, {FirstByte: time.Second}, {ReadIdle: time.Second}} {
+		for name, handler := range map[string]func(body io.Reader){
+			"returns":           func(io.Reader) {},
+			"lingers":           func(io.Reader) { time.Sleep(2 * time.Second) },
+			"reads":             func(body io.Reader) { io.Copy(io.Discard, body) },
+			"reads and lingers": func(body io.Reader) { io.Copy(io.Discard, body); time.Sleep(2 * time.Second) },
+			"panics":            func(io.Reader) { panic(http.ErrAbortHandler) },
+		} {
+			t.Run(fmt.Sprintf("%+v, %s", l, name), func(t *testing.T) {
+				bothModes(t, http1, func(t *testing.T, p memnet.Proto, wrap func(timeout.Limits, http.HandlerFunc) http.Handler) {
+					smuggled := false
+					h := wrap(l, func(w http.ResponseWriter, r *http.Request) {
+						rc := http.NewResponseController(w)
+						rc.EnableFullDuplex()
+						w.Header().Set("Content-Length", "5")
+						io.WriteString(w, "whole")
+						rc.Flush()
+						handler(r.Body)
+					})
+					s := serve(t, p, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						if r.URL.Path == "/smuggled" {
+							smuggled = true
+							return
+						}
+						h.ServeHTTP(w, r)
+					}))
+					c, br := dial(t, s, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
+					res, err := http.ReadResponse(br, nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if text, err := io.ReadAll(res.Body); string(text) != "whole" || err != nil {
+						t.Errorf("got %q, %v", text, err)
+					}
+					time.Sleep(10 * time.Second)
+					io.WriteString(c, "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n")
+					time.Sleep(time.Second)
+					if smuggled {
+						t.Error("the rest of the body was taken for a request")
+					}
+				})
+			})
+		}
+	}
+}
+
+// next asks for /next on a connection whose first request has ended, and reports
+// whether that was served; a server may also have closed.
+func next(t *testing.T, c io.Writer, br *bufio.Reader) (served bool) {
+	t.Helper()
+	time.Sleep(3 * time.Second)
+	io.WriteString(c, "GET /next HTTP/1.1\r\nHost: x\r\n\r\n")
+	res, err := http.ReadResponse(br, nil)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return false
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err := io.ReadAll(res.Body); string(text) != "in time" || err != nil {
+		t.Errorf("the next request was answered with %s, %q, %v", res.Status, text, err)
+	}
+	return true
+}
+
+// orNext serves /next, which takes a moment and minds its context.
+func orNext(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/next" {
+			h(w, r)
+			return
+		}
+		time.Sleep(time.Millisecond)
+		if r.Context().Err() == nil {
+			io.WriteString(w, "in time")
+		}
+	}
+}
+
+// A read deadline that passes when a body has been read makes the server take
+// the client for gone, with all of its later requests: either the connection is
+// as good as new or it ends.
+func TestNextRequestIsNotCancelled(t *testing.T) {
+	const (
+		get     = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+		post    = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
+		chunked = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+	)
+	total := timeout.Limits{Total: time.Second}
+	whole := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "5")
+		io.WriteString(w, "whole")
+		http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+		time.Sleep(10 * time.Millisecond)
+	}
+	for name, c := range map[string]struct {
+		limits  timeout.Limits
+		request string
+		handler http.HandlerFunc
+		// Where the modes differ: cooperatively nothing is cut, and a handler's
+		// deadlines are its own affair.
+		hardOnly, cooperativeOnly bool
+	}{
+		"whole, nothing read": {total, post, whole, false, false},
+		"whole, closed":       {total, post, func(w http.ResponseWriter, r *http.Request) { r.Body.Close(); whole(w, r) }, false, false},
+		"whole, no end read": {total, chunked, func(w http.ResponseWriter, r *http.Request) {
+			io.ReadFull(r.Body, make([]byte, 3))
+			whole(w, r)
+		}, false, false},
+		"streamed": {total, post, func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, "part")
+			http.NewResponseController(w).Flush()
+			time.Sleep(2 * time.Second)
+			io.WriteString(w, " and end")
+		}, false, true},
+		"own deadline within Grace": {timeout.Limits{Total: time.Second, Grace: time.Second}, get, func(w http.ResponseWriter, r *http.Request) {
+			http.NewResponseController(w).SetReadDeadline(time.Now().Add(1010 * time.Millisecond))
+			<-r.Context().Done()
+			time.Sleep(20 * time.Millisecond)
+		}, true, false},
+		"own deadline within Grace, a body": {timeout.Limits{Total: time.Second, Grace: time.Second}, post, func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body)
+			http.NewResponseController(w).SetReadDeadline(time.Now().Add(1010 * time.Millisecond))
+			<-r.Context().Done()
+			time.Sleep(20 * time.Millisecond)
+		}, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for mode, cooperative := range map[string]bool{"hard": false, "cooperative": true} {
+				if c.hardOnly && cooperative || c.cooperativeOnly && !cooperative {
+					continue
+				}
+				t.Run(mode, func(t *testing.T) {
+					inBubbles(t, http1, func(t *testing.T, p memnet.Proto) {
+						m := newMiddleware(t, timeout.Config{Limits: c.limits, Cooperative: cooperative})
+						s := serve(t, p, m.Handler(orNext(c.handler)))
+						conn, br := dial(t, s, c.request)
+						res, err := http.ReadResponse(br, nil)
+						if err != nil {
+							t.Fatal(err)
+						}
+						if _, err := io.ReadAll(res.Body); err != nil {
+							t.Error(err)
+						}
+						next(t, conn, br)
+					})
+				})
+			}
+		})
+	}
+}
+
+// The same where the client is slow to take the last of a response: the limit for
+// the rest of the body, which the server has read long ago, is not its.
+func TestNextRequestAfterASlowReader(t *testing.T) {
+	for _, l := range []timeout.Limits{{ReadIdle: time.Second}, {ReadIdle: time.Second, WriteIdle: 10 * time.Second}, {Total: 3 * time.Second}} {
+		for _, over := range []int{1000, 3000} {
+			t.Run(fmt.Sprintf("%+v, %d", l, over), func(t *testing.T) {
+				bothModes(t, http1, func(t *testing.T, p memnet.Proto, wrap func(timeout.Limits, http.HandlerFunc) http.Handler) {
+					size := 64<<10/100*100 + over // what is too much for the connection's buffer stays in the server's
+					s := serve(t, p, wrap(l, orNext(func(w http.ResponseWriter, r *http.Request) {
+						w.Header().Set("Content-Length", fmt.Sprint(size))
+						for range size / 100 {
+							w.Write(make([]byte, 100))
+						}
+					})))
+					conn, br := dial(t, s, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc")
+					time.Sleep(5 * time.Second)
+					res, err := http.ReadResponse(br, nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if text, err := io.ReadAll(res.Body); len(text) != size || err != nil {
+						t.Errorf("got %d bytes, %v", len(text), err)
+					}
+					if !next(t, conn, br) && l.ReadIdle > 0 {
+						t.Error("the connection was closed")
+					}
+				})
+			})
+		}
+	}
+}
+
+// A limit outside that is not a deadline of the context, and passes first, is
+// answered once and whole too, and is never taken for the end of the client.
+func TestLimitOutsideIsNoDeadline(t *testing.T) {
+	minute := timeout.Limits{Total: time.Minute}
+	outside := map[string]func(t *testing.T, h http.Handler) http.Handler{
+		"cooperative": func(t *testing.T, h http.Handler) http.Handler {
+			return newMiddleware(t, timeout.Config{Limits: timeout.Limits{FirstByte: time.Second}, Cooperative: true}).Handler(h)
+		},
+		"not of this package": func(t *testing.T, h http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				ctx, cancel := context.WithCancelCause(r.Context())
+				defer time.AfterFunc(time.Second, func() { cancel(context.DeadlineExceeded) }).Stop()
+				h.ServeHTTP(w, r.WithContext(ctx))
+			})
+		},
+	}
+	for where, outer := range outside {
+		for name, c := range map[string]struct {
+			handler http.HandlerFunc
+			inside  []timeout.Limits
+			refused bool // for certain
+		}{
+			"waits": {func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, []timeout.Limits{minute, minute}, true},
+			"answers": {func(w http.ResponseWriter, r *http.Request) {
+				<-r.Context().Done()
+				http.Error(w, "cancelled", 500)
+				w.(http.Flusher).Flush()
+			}, []timeout.Limits{minute}, true},
+			"answers, nested": {func(w http.ResponseWriter, r *http.Request) {
+				<-r.Context().Done()
+				http.Error(w, "cancelled", 500)
+				w.(http.Flusher).Flush()
+			}, []timeout.Limits{minute, minute}, true},
+			"returns just then": {func(w http.ResponseWriter, r *http.Request) {
+				time.Sleep(time.Second)
+				io.WriteString(w, "whole")
+			}, []timeout.Limits{minute}, false},
+		} {
+			t.Run(where+", "+name, func(t *testing.T) {
+				inBubbles(t, withoutTLS, func(t *testing.T, p memnet.Proto) {
+					s, logged := serveLogged(t, p, outer(t, chain(t, c.handler, c.inside...)))
+					for range 100 {
+						time.Sleep(time.Second) // or an HTTP/1.1 connection is still in the Grace of the one before
+						r := ask(t, s, "GET", "/", nil)
+						refused := r.isProblem(503, "timeout_first_byte") || r.isProblem(504, "timeout_caller")
+						if !refused && (c.refused || r.status != 200 || r.body != "whole" || r.cut != nil) {
+							t.Fatalf("got %+v", r)
+						}
+					}
+					if logged.String() != "" {
+						t.Errorf("the log is\n%s", logged)
+					}
+				})
+			})
+		}
+	}
+}
+
+// A client that stalls in a body which the handler does not want gets the whole
+// response, also after ReadIdle has ended the server's reading of the rest.
+func TestResponseGoesOnAfterAStalledRest(t *testing.T) {
+	bothModes(t, withoutTLS, func(t *testing.T, p memnet.Proto, wrap func(timeout.Limits, http.HandlerFunc) http.Handler) {
+		s := serve(t, p, wrap(timeout.Limits{ReadIdle: time.Second}, func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, "one ")
+			http.NewResponseController(w).Flush()
+			time.Sleep(200 * time.Millisecond) // more than Grace
+			io.WriteString(w, "two")
+		}))
+		pr, pw := pipeBody(t)
+		go io.WriteString(pw, "abc")
+		if r := ask(t, s, "POST", "/", pr); r.status != 200 || r.body != "one two" || r.cut != nil {
+			t.Errorf("got %+v", r)
+		}
+	})
+}
+
+// A flush has to wait for the rest of an HTTP/1 body, but not longer than the
+// first byte of the response may.
+func TestFirstByteLimitsTheRest(t *testing.T) {
+	bothModes(t, http1, func(t *testing.T, p memnet.Proto, wrap func(timeout.Limits, http.HandlerFunc) http.Handler) {
+		var took atomic.Int64
+		start := time.Now()
+		s := serve(t, p, wrap(timeout.Limits{FirstByte: time.Second}, func(w http.ResponseWriter, r *http.Request) {
+			io.WriteString(w, "x")
+			http.NewResponseController(w).Flush()
+			took.Store(int64(time.Since(start)))
+		}))
+		_, br := dial(t, s, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
+		res, err := http.ReadResponse(br, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text, err := io.ReadAll(res.Body); string(text) != "x" || err != nil {
+			t.Errorf("got %q, %v", text, err)
+		}
+		if d := time.Duration(took.Load()); d != time.Second {
+			t.Errorf("the flush took %v", d)
+		}
+	})
+}
