@@ -119,6 +119,18 @@ func (x *exchange) serve() {
 // for us to recover: the server logs it, with the stack that led there.
 var errPanic = errors.New("panic while the request was served")
 
+// leave runs before finish. It hands the writer back to a layer outside that
+// recovers from a panic and answers.
+func (x *exchange) leave() {
+	if x.returned {
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.over = true
+	x.closeIfUnread(x.w.Header())
+}
+
 // finish runs when the handler returns or panics.
 func (x *exchange) finish() {
 	x.body.finish()
@@ -287,6 +299,7 @@ func (x *exchange) forwardsLeft(h http.Header, values []string) bool {
 		h["Max-Forwards"] = x.value(strconv.FormatUint(n-1, 10))
 		return true
 	}
+	x.closeIfUnread(x.w.Header())
 	x.rec.Status = http.StatusNoContent
 	if x.in.Method == http.MethodOptions {
 		x.w.Header().Set("Allow", allowed)
@@ -481,11 +494,7 @@ func (x *exchange) fail(err error) {
 	}
 	x.rec.Err, x.rec.Status = e, e.HTTPStatus()
 	h := x.w.Header()
-	if x.in.ProtoMajor == 1 && !x.complete() {
-		// Without it the server waits for the rest of the body before it
-		// lets the connection go.
-		h["Connection"] = []string{"close"}
-	}
+	x.closeIfUnread(h)
 	if after := retryAfter(e); after != "" {
 		h["Retry-After"] = []string{after}
 	}
@@ -520,6 +529,19 @@ func retryAfter(err error) string {
 		n++
 	}
 	return strconv.FormatInt(n, 10)
+}
+
+// closeIfUnread asks the server to close an HTTP/1 connection behind a response
+// that comes before the end of the request body. Otherwise it would read the rest
+// first, for which the client may be waiting; and in full duplex it goes on to the
+// next request even where the deadline of finish has kept it from reading the rest,
+// which it would then take for one. It is asked, too, where a Read was ended as the
+// body came to its end, because the server may take the client for gone, for all
+// further requests.
+func (x *exchange) closeIfUnread(h http.Header) {
+	if x.in.ProtoMajor == 1 && (!x.complete() || x.body.cut.Load()) {
+		h["Connection"] = x.value("close")
+	}
 }
 
 // complete reports whether all of the request body has been read.

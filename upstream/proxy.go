@@ -88,6 +88,10 @@ type ProxyConfig struct {
 	// MaxBody is the largest request body in bytes. Above it the answer is 413:
 	// at once if Content-Length says so, otherwise as soon as the body passes it, or
 	// an aborted response if that had begun. Zero and negative are no limit.
+	//
+	// Use it in place of http.MaxBytesReader and http.MaxBytesHandler outside.
+	// These write to the response's header from whatever goroutine reads the body,
+	// which in any proxy is the transport's, beside the one that answers.
 	MaxBody int64
 
 	// MaxResponse is the largest response body in bytes. Above it the answer
@@ -274,6 +278,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.rec.Start = time.Now()
 	}
 	defer x.finish()
+	defer x.leave()
 	x.serve()
 	x.returned = true
 }

@@ -27,6 +27,7 @@ type requestBody struct {
 	read   atomic.Int64 // bytes
 	eof    atomic.Bool
 	closed atomic.Bool
+	cut    atomic.Bool // interrupt has set a read deadline in the past
 	failed atomic.Pointer[Error]
 }
 
@@ -159,6 +160,7 @@ func (b *requestBody) interrupt(rc *http.ResponseController) bool {
 	if b.left || b.idle() {
 		return true
 	}
+	b.cut.Store(true)
 	if rc.SetReadDeadline(time.Unix(1, 0)) != nil {
 		return false
 	}

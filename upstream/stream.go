@@ -53,12 +53,7 @@ func (x *exchange) respond(res *http.Response) {
 		// the back end has left without a type for that very reason.
 		h["Content-Type"] = nil
 	}
-	if x.in.ProtoMajor == 1 && !x.complete() {
-		// An answer before the end of the upload. Without this the server
-		// would read the rest of it first, and the client may be waiting for
-		// the answer.
-		h["Connection"] = x.value("close")
-	}
+	x.closeIfUnread(h)
 	announced := x.announceTrailers(h, res)
 	x.rec.Status = res.StatusCode
 	x.w.WriteHeader(res.StatusCode)
