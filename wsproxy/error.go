@@ -128,8 +128,9 @@ func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	if r.ProtoMajor == 1 && (r.ContentLength != 0 || len(r.TransferEncoding) > 0) {
 		// What follows could be the body or frames of a client that did not
-		// wait: none of it may be read as the next request.
-		h["Connection"] = append(h["Connection"], "close")
+		// wait: none of it may be read as the next request. net/http looks at
+		// the first value only.
+		h["Connection"] = append([]string{"close"}, h["Connection"]...)
 	}
 	p.cfg.ErrorHandler(w, r, err)
 }
