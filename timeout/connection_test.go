@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,16 +18,24 @@ import (
 
 var http1 = []memnet.Proto{memnet.HTTP1}
 
-// bothModes runs f with a handler in a goroutine of its own and cooperatively.
+// bothModes runs f with a handler in a goroutine of its own and cooperatively, and
+// each inside of another middleware too.
 func bothModes(t *testing.T, protos []memnet.Proto, f func(t *testing.T, p memnet.Proto, wrap func(timeout.Limits, http.HandlerFunc) http.Handler)) {
+	minute := timeout.Limits{Total: time.Minute, FirstByte: time.Minute, ReadIdle: time.Minute, WriteIdle: time.Minute}
 	for name, cooperative := range map[string]bool{"hard": false, "cooperative": true} {
-		t.Run(name, func(t *testing.T) {
-			inBubbles(t, protos, func(t *testing.T, p memnet.Proto) {
-				f(t, p, func(l timeout.Limits, h http.HandlerFunc) http.Handler {
-					return newMiddleware(t, timeout.Config{Limits: l, Cooperative: cooperative}).Handler(h)
+		for where, outer := range map[string]func(http.Handler) http.Handler{
+			"alone":              func(h http.Handler) http.Handler { return h },
+			"inside hard":        newMiddleware(t, timeout.Config{Limits: minute}).Handler,
+			"inside cooperative": newMiddleware(t, timeout.Config{Limits: minute, Cooperative: true}).Handler,
+		} {
+			t.Run(name+", "+where, func(t *testing.T) {
+				inBubbles(t, protos, func(t *testing.T, p memnet.Proto) {
+					f(t, p, func(l timeout.Limits, h http.HandlerFunc) http.Handler {
+						return outer(newMiddleware(t, timeout.Config{Limits: l, Cooperative: cooperative}).Handler(h))
+					})
 				})
 			})
-		})
+		}
 	}
 }
 
@@ -316,6 +325,151 @@ func TestFirstByteLimitsTheRest(t *testing.T) {
 		}
 		if d := time.Duration(took.Load()); d != time.Second {
 			t.Errorf("the flush took %v", d)
+		}
+	})
+}
+
+// Where something outside works on when the handler has returned, for longer than
+// the limit for the rest of the body, that limit cancels nothing.
+func TestNextRequestAfterWorkOutside(t *testing.T) {
+	for _, l := range []timeout.Limits{{ReadIdle: time.Second}, {Total: time.Second}, {FirstByte: time.Second}} {
+		for name, answer := range map[string]func(w http.ResponseWriter){
+			"flushed": func(w http.ResponseWriter) { io.WriteString(w, "whole"); http.NewResponseController(w).Flush() },
+			"small":   func(w http.ResponseWriter) { io.WriteString(w, "whole") },
+			"large":   func(w http.ResponseWriter) { w.Write(make([]byte, 5000)) },
+		} {
+			for _, body := range []string{"Content-Length: 3\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"} {
+				t.Run(fmt.Sprintf("%+v, %s, %.7s", l, name, body), func(t *testing.T) {
+					bothModes(t, http1, func(t *testing.T, p memnet.Proto, wrap func(timeout.Limits, http.HandlerFunc) http.Handler) {
+						h := wrap(l, orNext(func(w http.ResponseWriter, r *http.Request) { answer(w) }))
+						s := serve(t, p, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+							h.ServeHTTP(w, r)
+							if r.URL.Path != "/next" {
+								time.Sleep(3 * time.Second / 2)
+							}
+						}))
+						conn, br := dial(t, s, "POST / HTTP/1.1\r\nHost: x\r\n"+body)
+						res, err := http.ReadResponse(br, nil)
+						if err != nil {
+							t.Fatal(err)
+						}
+						if _, err := io.ReadAll(res.Body); err != nil {
+							t.Error(err)
+						}
+						next(t, conn, br)
+					})
+				})
+			}
+		}
+	}
+}
+
+// The middleware has done its part when the handler has, however slow the client
+// is to take what is in the server's buffers.
+func TestReturnsBeforeTheClientHasAll(t *testing.T) {
+	bothModes(t, http1, func(t *testing.T, p memnet.Proto, wrap func(timeout.Limits, http.HandlerFunc) http.Handler) {
+		h := wrap(timeout.Limits{Total: 3 * time.Second}, func(w http.ResponseWriter, r *http.Request) {
+			for range 64<<10/100 + 10 {
+				w.Write(make([]byte, 100))
+			}
+		})
+		took := make(chan time.Duration, 1)
+		s := serve(t, p, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			start := time.Now()
+			h.ServeHTTP(w, r)
+			took <- time.Since(start)
+		}))
+		c, _ := dial(t, s, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc")
+		if d := <-took; d != 0 {
+			t.Errorf("it took %v", d)
+		}
+		c.Close()
+	})
+}
+
+// holding keeps a response until its handler has returned.
+type holding struct {
+	http.ResponseWriter
+	status int
+	body   []byte
+}
+
+func (h *holding) Unwrap() http.ResponseWriter { return h.ResponseWriter }
+func (h *holding) WriteHeader(status int)      { h.status = status }
+func (h *holding) Write(p []byte) (int, error) { h.body = append(h.body, p...); return len(p), nil }
+
+// A writer outside that holds the response back decides itself when it begins.
+func TestNoFlushIsAdded(t *testing.T) {
+	inBubbles(t, withoutTLS, func(t *testing.T, p memnet.Proto) {
+		m := newMiddleware(t, timeout.Config{Limits: timeout.Limits{ReadIdle: time.Second}, Cooperative: true})
+		h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(404)
+			w.Write(make([]byte, 3000))
+		}))
+		s := serve(t, p, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			held := &holding{ResponseWriter: w}
+			h.ServeHTTP(held, r)
+			w.Header().Set("Etag", `"x"`)
+			w.WriteHeader(held.status)
+			w.Write(held.body)
+		}))
+		if r := ask(t, s, "POST", "/", strings.NewReader("abc")); r.status != 404 || r.header.Get("Etag") == "" || len(r.body) != 3000 {
+			t.Errorf("got %+v", r)
+		}
+	})
+}
+
+// A middleware inside of one that has left its handler does not touch the
+// server's writer: this is for the race detector.
+func TestInsideOfOneThatAnswers(t *testing.T) {
+	for _, cooperative := range []bool{false, true} {
+		inBubbles(t, http1, func(t *testing.T, p memnet.Proto) {
+			m := newMiddleware(t, timeout.Config{Limits: timeout.Limits{ReadIdle: time.Minute}, Cooperative: cooperative})
+			inner := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				http.NewResponseController(w).EnableFullDuplex()
+				<-r.Context().Done()
+			}))
+			s := serve(t, p, hard(t, timeout.Limits{Total: time.Second}, inner.ServeHTTP))
+			for range 100 {
+				c, br := dial(t, s, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
+				res, err := http.ReadResponse(br, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				io.Copy(io.Discard, res.Body)
+				c.Close()
+			}
+		})
+	}
+}
+
+// What a handler that has panicked leaves running does not reach the response
+// any more.
+func TestPanicLeavesNobodyWriting(t *testing.T) {
+	inBubbles(t, withoutTLS, func(t *testing.T, p memnet.Proto) {
+		late := make(chan error, 1)
+		h := hard(t, timeout.Limits{ReadIdle: time.Minute}, func(w http.ResponseWriter, r *http.Request) {
+			go func() {
+				time.Sleep(time.Second)
+				_, err := io.WriteString(w, "late")
+				late <- err
+			}()
+			panic("x")
+		})
+		s := serve(t, p, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			defer func() {
+				recover()
+				w.WriteHeader(500)
+				io.WriteString(w, "recovered")
+				time.Sleep(2 * time.Second)
+			}()
+			h.ServeHTTP(w, r)
+		}))
+		if r := ask(t, s, "GET", "/", nil); r.status != 500 || r.body != "recovered" {
+			t.Errorf("got %+v", r)
+		}
+		if err := <-late; err != http.ErrHandlerTimeout {
+			t.Errorf("the late write: %v", err)
 		}
 	})
 }

@@ -173,7 +173,7 @@ func (m *Middleware) serveCooperative(w http.ResponseWriter, r *http.Request, ne
 			return
 		}
 		if normal && (o.flushed || o.Written() > serverBuffer) {
-			o.sendBegun(p, r, o.body)
+			o.findEnd(p, r, o.body, o.began)
 		}
 		o.closeAfter(r, o.body)
 		if !answered {

@@ -29,6 +29,7 @@ type gate struct {
 	lapsed            bool        // a read deadline has passed that is in neither any more
 	timed             atomic.Bool // there was a read deadline that may lapse
 	duplex            atomic.Bool
+	closing           atomic.Bool // a middleware inside wants the connection closed
 }
 
 func (g *gate) SetReadDeadline(t time.Time) error {
@@ -38,9 +39,10 @@ func (g *gate) SetReadDeadline(t time.Time) error {
 	if g.taken {
 		return http.ErrHandlerTimeout
 	}
-	g.lapsed = g.lapsed || passed(g.ownRead)
+	err := http.NewResponseController(g.w).SetReadDeadline(t)
+	g.lapsed = g.lapsed || passed(g.ownRead) // now that it cannot pass any more
 	g.ownRead = t
-	return http.NewResponseController(g.w).SetReadDeadline(t)
+	return err
 }
 
 func (g *gate) SetWriteDeadline(t time.Time) error {
@@ -65,9 +67,8 @@ func (g *gate) EnableFullDuplex() error {
 }
 
 // readLapsed reports whether a read deadline has passed that the handler has
-// set, or one of ours. If the body had been read by then, an
-// HTTP/1 server takes its client for gone, for this request and all others on
-// the connection.
+// set, or one of ours. If the body had been read by then, an HTTP/1 server takes
+// its client for gone, for this request and all others on the connection.
 func (g *gate) readLapsed() bool {
 	if !g.timed.Load() {
 		return false
@@ -117,9 +118,10 @@ func (g *gate) startDrain(deadline time.Time) {
 
 func (g *gate) endDrain() {
 	g.do(func(c *http.ResponseController) error {
+		err := c.SetReadDeadline(time.Time{})
 		g.lapsed = g.lapsed || passed(g.draining)
 		g.draining = time.Time{}
-		return c.SetReadDeadline(time.Time{})
+		return err
 	})
 }
 
@@ -140,8 +142,9 @@ func (g *gate) take() {
 	defer g.mu.Unlock()
 	g.taken = true
 	if !g.closed && !g.ownRead.IsZero() && !passed(g.ownRead) {
-		g.ownRead = time.Time{}
 		http.NewResponseController(g.w).SetReadDeadline(time.Time{})
+		g.lapsed = g.lapsed || passed(g.ownRead)
+		g.ownRead = time.Time{}
 	}
 }
 
@@ -177,31 +180,38 @@ func (g *gate) guardRest(p *plan, r *http.Request, b *body, start time.Time) {
 // then, whether or not it could read the rest of this one, and where a deadline
 // has kept it from that it would take the rest for a request.
 //
-// A body that is too large is the one way to say so to the server so late.
+// A body that is too large is the one way to say so to the server so late. It is
+// for the serving goroutine alone, which a middleware outside may have left.
 func (g *gate) closeAfter(r *http.Request, b *body) {
-	if r.ProtoMajor != 1 || !g.readLapsed() && !(g.duplex.Load() && b.unread()) {
+	if r.ProtoMajor != 1 || !g.closing.Load() && !g.readLapsed() && !(g.duplex.Load() && b.unread()) {
 		return
 	}
-	w := g.w
-	for u, ok := w.(unwrapper); ok; u, ok = w.(unwrapper) {
-		w = u.Unwrap()
+	for w := g.w; ; {
+		switch outer := w.(type) {
+		case *writer:
+			outer.closing.Store(true)
+			return
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = outer.Unwrap()
+		default:
+			http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
+			return
+		}
 	}
-	http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
 }
 
-type unwrapper interface{ Unwrap() http.ResponseWriter }
-
-// sendBegun sends what the server has buffered of a response whose header is
-// out, before guardRest sets a deadline for the rest of the body: it must not
-// pass while the client is slow to take the response, see readLapsed.
-func (g *gate) sendBegun(p *plan, r *http.Request, b *body) {
-	if r.ProtoMajor != 1 || !b.unread() {
+// findEnd asks whether the server has read the rest of a body, as it has where
+// the header is out and the connection goes on. No deadline must be set for that
+// rest then: it could only pass when the server waits for the next request.
+func (g *gate) findEnd(p *plan, r *http.Request, b *body, start time.Time) {
+	if r.ProtoMajor != 1 || !b.unread() || g.duplex.Load() || g.ownsRead() {
 		return
 	}
-	if p.WriteIdle > 0 && !g.ownsWrite() {
-		g.setWriteDeadline(time.Now().Add(p.WriteIdle))
+	if d, ok := p.restDeadline(start, time.Now()); ok {
+		g.startDrain(d) // where it has not, the answer may have to wait for the client
+		b.findEnd()
+		g.endDrain()
 	}
-	http.NewResponseController(g.w).Flush()
 }
 
 // lost reports whether the answer cannot be the handler's any more. Its

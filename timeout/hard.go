@@ -170,6 +170,9 @@ func (q *request) finish() {
 		q.expire(<-q.t.passed) // a limit passed while the last of it was sent
 		return
 	}
+	if !ok {
+		q.t.shut()
+	}
 	q.t.guardRest(ok)
 	copyBack(q.outer, q.inner)
 	switch {

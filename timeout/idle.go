@@ -218,5 +218,17 @@ func (b *body) Close() error {
 	return b.ReadCloser.Close() // which on HTTP/2 frees the Read that has the lock
 }
 
+// findEnd finds out whether the body has been read by somebody else, as far as
+// that can be seen without reading any of it.
+func (b *body) findEnd() {
+	if !b.mu.TryLock() {
+		return
+	}
+	defer b.mu.Unlock()
+	if _, err := b.ReadCloser.Read(nil); err == io.EOF || err == http.ErrBodyReadAfterClose {
+		b.eof.Store(true)
+	}
+}
+
 // unread reports whether the client may still be sending.
 func (b *body) unread() bool { return b != nil && !b.eof.Load() }

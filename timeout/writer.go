@@ -506,6 +506,16 @@ func (t *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return conn, rw, nil
 }
 
+// shut keeps goroutines of a handler that has panicked from the response.
+func (t *writer) shut() {
+	if t.state.Or(over)&busy != 0 {
+		t.free()
+	}
+	t.mu.Lock() // no call is under way then
+	defer t.mu.Unlock()
+	t.release()
+}
+
 // takeOver takes the response out of the handler's hands and reports whether
 // it had begun. When it returns, no call of the handler's is under way.
 func (t *writer) takeOver() (began bool) {
@@ -543,7 +553,7 @@ func (t *writer) complete() bool { return t.declared >= 0 && t.sent == t.declare
 func (t *writer) guardRest(normal bool) {
 	if t.conn == nil {
 		if normal && (t.flushed || t.sent > serverBuffer) {
-			t.sendBegun(t.plan, t.req, t.body)
+			t.findEnd(t.plan, t.req, t.body, t.began)
 		}
 		t.closeAfter(t.req, t.body)
 		t.gate.guardRest(t.plan, t.req, t.body, t.began)
