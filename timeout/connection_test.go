@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -338,28 +339,26 @@ func TestNextRequestAfterWorkOutside(t *testing.T) {
 			"small":   func(w http.ResponseWriter) { io.WriteString(w, "whole") },
 			"large":   func(w http.ResponseWriter) { w.Write(make([]byte, 5000)) },
 		} {
-			for _, body := range []string{"Content-Length: 3\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"} {
-				t.Run(fmt.Sprintf("%+v, %s, %.7s", l, name, body), func(t *testing.T) {
-					bothModes(t, http1, func(t *testing.T, p memnet.Proto, wrap func(timeout.Limits, http.HandlerFunc) http.Handler) {
-						h := wrap(l, orNext(func(w http.ResponseWriter, r *http.Request) { answer(w) }))
-						s := serve(t, p, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-							h.ServeHTTP(w, r)
-							if r.URL.Path != "/next" {
-								time.Sleep(3 * time.Second / 2)
-							}
-						}))
-						conn, br := dial(t, s, "POST / HTTP/1.1\r\nHost: x\r\n"+body)
-						res, err := http.ReadResponse(br, nil)
-						if err != nil {
-							t.Fatal(err)
+			t.Run(fmt.Sprintf("%+v, %s", l, name), func(t *testing.T) {
+				bothModes(t, http1, func(t *testing.T, p memnet.Proto, wrap func(timeout.Limits, http.HandlerFunc) http.Handler) {
+					h := wrap(l, orNext(func(w http.ResponseWriter, r *http.Request) { answer(w) }))
+					s := serve(t, p, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						h.ServeHTTP(w, r)
+						if r.URL.Path != "/next" {
+							time.Sleep(3 * time.Second / 2)
 						}
-						if _, err := io.ReadAll(res.Body); err != nil {
-							t.Error(err)
-						}
-						next(t, conn, br)
-					})
+					}))
+					conn, br := dial(t, s, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc")
+					res, err := http.ReadResponse(br, nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if _, err := io.ReadAll(res.Body); err != nil {
+						t.Error(err)
+					}
+					next(t, conn, br)
 				})
-			}
+			})
 		}
 	}
 }
@@ -470,6 +469,44 @@ func TestPanicLeavesNobodyWriting(t *testing.T) {
 		}
 		if err := <-late; err != http.ErrHandlerTimeout {
 			t.Errorf("the late write: %v", err)
+		}
+	})
+}
+
+// The header of a handler that has panicked stays with it.
+func TestPanicLeavesNoHeader(t *testing.T) {
+	inBubbles(t, withoutTLS, func(t *testing.T, p memnet.Proto) {
+		h := hard(t, timeout.Limits{Total: time.Minute}, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Set-Cookie", "a=b")
+			w.Header().Set("Content-Length", "5")
+			io.WriteString(w, "hello")
+			panic("x")
+		})
+		s := serve(t, p, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			defer func() {
+				recover()
+				w.WriteHeader(500)
+				io.WriteString(w, "recovered")
+			}()
+			h.ServeHTTP(w, r)
+		}))
+		if r := ask(t, s, "GET", "/", nil); r.status != 500 || r.body != "recovered" || r.cut != nil || r.header.Get("Set-Cookie") != "" {
+			t.Errorf("got %+v", r)
+		}
+	})
+}
+
+// A body that blocks on an empty read is none of the server's, and not asked.
+func TestForeignBodyIsNotAsked(t *testing.T) {
+	bothModes(t, http1, func(t *testing.T, p memnet.Proto, wrap func(timeout.Limits, http.HandlerFunc) http.Handler) {
+		h := wrap(timeout.Limits{ReadIdle: time.Second}, func(w http.ResponseWriter, r *http.Request) { w.Write(make([]byte, 3000)) })
+		pr, _ := pipeBody(t)
+		r := httptest.NewRequest("POST", "/", pr)
+		r.ContentLength = 1000
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Body.Len() != 3000 {
+			t.Errorf("got %d bytes", w.Body.Len())
 		}
 	})
 }

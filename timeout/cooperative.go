@@ -167,13 +167,10 @@ func (m *Middleware) serveCooperative(w http.ResponseWriter, r *http.Request, ne
 		})()
 	}
 
-	answered, normal := false, false
+	answered := false
 	defer func() { // after a panic too: the server reads on before it closes
 		if o.Hijacked() {
 			return
-		}
-		if normal && (o.flushed || o.Written() > serverBuffer) {
-			o.findEnd(p, r, o.body, o.began)
 		}
 		o.closeAfter(r, o.body)
 		if !answered {
@@ -181,7 +178,6 @@ func (m *Middleware) serveCooperative(w http.ResponseWriter, r *http.Request, ne
 		}
 	}()
 	next.ServeHTTP(o.form.Of(o, w), r2)
-	normal = true
 
 	if err := causeOf(ctx); err != nil && !o.Committed() {
 		answered = true

@@ -157,8 +157,11 @@ func (g *gate) close() {
 // guardRest limits what the server does for a request whose handler has
 // returned: it sends the last buffer, and on HTTP/1 it reads what the handler
 // has left of the body, before the header if that was not sent. The server
-// clears both deadlines before the next request.
+// clears both deadlines before the next request, but if it has read the body, and
+// that could not be seen, a client that is slow to take the response can make the
+// read deadline pass first, see readLapsed.
 func (g *gate) guardRest(p *plan, r *http.Request, b *body, start time.Time) {
+	b.findEnd(r)
 	if p.WriteIdle == 0 && !b.unread() {
 		return
 	}
@@ -197,20 +200,6 @@ func (g *gate) closeAfter(r *http.Request, b *body) {
 			http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
 			return
 		}
-	}
-}
-
-// findEnd asks whether the server has read the rest of a body, as it has where
-// the header is out and the connection goes on. No deadline must be set for that
-// rest then: it could only pass when the server waits for the next request.
-func (g *gate) findEnd(p *plan, r *http.Request, b *body, start time.Time) {
-	if r.ProtoMajor != 1 || !b.unread() || g.duplex.Load() || g.ownsRead() {
-		return
-	}
-	if d, ok := p.restDeadline(start, time.Now()); ok {
-		g.startDrain(d) // where it has not, the answer may have to wait for the client
-		b.findEnd()
-		g.endDrain()
 	}
 }
 

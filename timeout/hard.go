@@ -175,7 +175,7 @@ func (q *request) finish() {
 	if !ok {
 		q.t.shut()
 	}
-	q.t.guardRest(ok)
+	q.t.guardRest()
 	copyBack(q.outer, q.inner)
 	switch {
 	case ok:

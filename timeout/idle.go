@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -218,15 +219,20 @@ func (b *body) Close() error {
 	return b.ReadCloser.Close() // which on HTTP/2 frees the Read that has the lock
 }
 
-// findEnd finds out whether the body has been read by somebody else, as far as
-// that can be seen without reading any of it.
-func (b *body) findEnd() {
-	if !b.mu.TryLock() {
+// findEnd finds out whether the server has read the rest of r's body, as it does
+// before it sends the header. Its own body says so to an empty read, which takes
+// nothing and, where the length is known, does not wait. That of anybody else may.
+func (b *body) findEnd(r *http.Request) {
+	if !b.unread() || r.ProtoMajor != 1 || r.ContentLength <= 0 || !b.mu.TryLock() {
 		return
 	}
 	defer b.mu.Unlock()
-	if _, err := b.ReadCloser.Read(nil); err == io.EOF || err == http.ErrBodyReadAfterClose {
-		b.eof.Store(true)
+	if outer, ok := b.ReadCloser.(*body); ok {
+		outer.findEnd(r)
+		b.eof.Store(!outer.unread())
+	} else if reflect.TypeOf(b.ReadCloser).String() == "*http.body" {
+		_, err := b.ReadCloser.Read(nil)
+		b.eof.Store(err == io.EOF || err == http.ErrBodyReadAfterClose)
 	}
 }
 

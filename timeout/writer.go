@@ -57,7 +57,6 @@ type writer struct {
 	declared int64    // Content-Length when code was decided, or -1
 	sent     int64    // bytes of the body
 	held     *holding // nil until it is needed, and when the response has begun
-	flushed  bool     // the server has made the header, or is about to
 	returned bool     // the handler has
 	conn     net.Conn // after Hijack
 }
@@ -337,7 +336,6 @@ func (t *writer) drain() error {
 		return err
 	}
 	t.held.body = t.held.body[:copy(t.held.body, t.held.body[n:])]
-	t.flushed = true
 	return http.NewResponseController(t.real).Flush()
 }
 
@@ -469,7 +467,6 @@ func (t *writer) FlushError() error {
 		return http.ErrHandlerTimeout
 	}
 	defer t.leave()
-	t.flushed = true
 	return t.write.flush(t.real)
 }
 
@@ -506,13 +503,18 @@ func (t *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return conn, rw, nil
 }
 
-// shut keeps goroutines of a handler that has panicked from the response.
+// shut keeps goroutines of a handler that has panicked from the response, and
+// its header, unless it is out, from whoever outside recovers and answers.
 func (t *writer) shut() {
-	if t.state.Or(over)&busy != 0 {
+	before := t.state.Or(over)
+	if before&busy != 0 {
 		t.free()
 	}
 	t.mu.Lock() // no call is under way then
 	defer t.mu.Unlock()
+	if before&committed == 0 && t.header != nil && t.held != nil {
+		t.held.restore(t.real.Header())
+	}
 	t.release()
 }
 
@@ -550,11 +552,8 @@ func (t *writer) takeOver() (began bool) {
 func (t *writer) complete() bool { return t.declared >= 0 && t.sent == t.declared && t.code != 0 }
 
 // guardRest, see gate, is not for a connection that the handler has taken over.
-func (t *writer) guardRest(normal bool) {
+func (t *writer) guardRest() {
 	if t.conn == nil {
-		if normal && (t.flushed || t.sent > serverBuffer) {
-			t.findEnd(t.plan, t.req, t.body, t.began)
-		}
 		t.closeAfter(t.req, t.body)
 		t.gate.guardRest(t.plan, t.req, t.body, t.began)
 	}
