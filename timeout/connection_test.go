@@ -399,23 +399,31 @@ func (h *holding) Write(p []byte) (int, error) { h.body = append(h.body, p...); 
 
 // A writer outside that holds the response back decides itself when it begins.
 func TestNoFlushIsAdded(t *testing.T) {
-	inBubbles(t, withoutTLS, func(t *testing.T, p memnet.Proto) {
-		m := newMiddleware(t, timeout.Config{Limits: timeout.Limits{ReadIdle: time.Second}, Cooperative: true})
-		h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			w.WriteHeader(404)
-			w.Write(make([]byte, 3000))
-		}))
-		s := serve(t, p, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			held := &holding{ResponseWriter: w}
-			h.ServeHTTP(held, r)
-			w.Header().Set("Etag", `"x"`)
-			w.WriteHeader(held.status)
-			w.Write(held.body)
-		}))
-		if r := ask(t, s, "POST", "/", strings.NewReader("abc")); r.status != 404 || r.header.Get("Etag") == "" || len(r.body) != 3000 {
-			t.Errorf("got %+v", r)
+	for _, size := range []int{0, 10, 2048, 3000, 100 << 10} {
+		for _, hold := range []int{-1, 0, 4096} {
+			t.Run(fmt.Sprintf("%d, Hold %d", size, hold), func(t *testing.T) {
+				for _, cooperative := range []bool{false, true} {
+					inBubbles(t, withoutTLS, func(t *testing.T, p memnet.Proto) {
+						m := newMiddleware(t, timeout.Config{Limits: timeout.Limits{ReadIdle: time.Second}, Cooperative: cooperative, Hold: hold})
+						h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+							w.WriteHeader(404)
+							w.Write(make([]byte, size))
+						}))
+						s := serve(t, p, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+							held := &holding{ResponseWriter: w}
+							h.ServeHTTP(held, r)
+							w.Header().Set("Etag", `"x"`)
+							w.WriteHeader(held.status)
+							w.Write(held.body)
+						}))
+						if r := ask(t, s, "POST", "/", strings.NewReader("abc")); r.status != 404 || r.header.Get("Etag") == "" || len(r.body) != size {
+							t.Errorf("got %d, %v, %d bytes, %v", r.status, r.header, len(r.body), r.cut)
+						}
+					})
+				}
+			})
 		}
-	})
+	}
 }
 
 // A middleware inside of one that has left its handler does not touch the

@@ -57,6 +57,7 @@ type writer struct {
 	declared int64    // Content-Length when code was decided, or -1
 	sent     int64    // bytes of the body
 	held     *holding // nil until it is needed, and when the response has begun
+	flushed  bool     // the server has made the header, or is about to
 	returned bool     // the handler has
 	conn     net.Conn // after Hijack
 }
@@ -283,8 +284,8 @@ func (t *writer) commit() error {
 		closeIfSpoiled(&t.gate, t.req, t.body)
 	}
 	t.real.WriteHeader(t.code)
-	err := t.drain()
-	if err == nil && len(t.held.body) > 0 {
+	var err error
+	if len(t.held.body) > 0 {
 		_, err = t.send(t.held.body)
 	}
 	t.release()
@@ -295,33 +296,27 @@ func (t *writer) commit() error {
 // the header.
 const serverBuffer = 2048
 
-// drain sends the header, and as much of what is held back as the server wants
-// to see for it, where the server will first read what is left of an HTTP/1
-// request body: not a wait for the client to take something, and to be limited
-// like other waits for the body. When the handler has returned and the rest is
-// short, guardRest does it.
-func (t *writer) drain() error {
-	switch {
-	case t.req.ProtoMajor != 1, !t.body.unread(), t.duplex.Load(), t.ownsRead():
-		return nil
-	case t.returned && len(t.held.body) <= serverBuffer:
-		return nil
-	case !t.returned && t.plan.ReadIdle == 0 && t.plan.FirstByte == 0: // Total is still watched
-		return nil
-	}
+// drains reports whether the server has yet to send the header, before which it
+// reads what is left of an HTTP/1 request body, and whether that must be limited:
+// it is not a wait for the client to take something. Total is still watched while
+// the handler runs, and for what is sent when it has returned, see guardRest.
+func (t *writer) drains() bool {
+	return (t.returned || t.plan.ReadIdle > 0 || t.plan.FirstByte > 0) && t.req.ProtoMajor == 1 &&
+		t.sent <= serverBuffer && !t.flushed && t.body.unread() && !t.duplex.Load() && !t.ownsRead()
+}
+
+// limitDrain is called before what makes the server send the header, and end
+// after it.
+func (t *writer) limitDrain() (end func()) {
 	deadline, ok := t.plan.restDeadline(t.began, time.Now())
 	if !ok {
-		return nil
+		return func() {}
 	}
-	if !t.enter() {
-		return http.ErrHandlerTimeout
-	}
-	defer t.leave()
 	t.startDrain(deadline)
 	if t.plan.WriteIdle > 0 && !t.ownsWrite() {
 		t.setWriteDeadline(deadline.Add(t.plan.WriteIdle))
 	}
-	defer func() {
+	return func() {
 		t.endDrain()
 		if !t.ownsWrite() {
 			t.setWriteDeadline(time.Time{})
@@ -329,14 +324,7 @@ func (t *writer) drain() error {
 		if t.isOver() {
 			t.free() // again, if it was just before
 		}
-	}()
-	n, err := t.real.Write(t.held.body[:min(len(t.held.body), serverBuffer)])
-	t.sent += int64(n)
-	if err != nil {
-		return err
 	}
-	t.held.body = t.held.body[:copy(t.held.body, t.held.body[n:])]
-	return http.NewResponseController(t.real).Flush()
 }
 
 // hold returns what is held back, which is nothing yet when it is new.
@@ -355,14 +343,34 @@ func (t *writer) release() {
 	}
 }
 
-func (t *writer) send(p []byte) (int, error) {
+func (t *writer) send(p []byte) (n int, err error) {
 	if !t.enter() {
 		return 0, http.ErrHandlerTimeout
 	}
 	defer t.leave()
-	n, err := t.write.write(t.real, p)
-	t.sent += int64(n)
-	return n, err
+	if room := serverBuffer - t.sent; int64(len(p)) > room && t.drains() {
+		end := t.limitDrain()
+		n, err = t.real.Write(p[:room+1])
+		end()
+		t.sent += int64(n)
+		if err != nil || n == len(p) {
+			return n, err
+		}
+	}
+	m, err := t.write.write(t.real, p[n:])
+	t.sent += int64(m)
+	return n + m, err
+}
+
+// flush sends all that was written, in a call that was let in.
+func (t *writer) flush() error {
+	drains := t.drains()
+	t.flushed = true
+	if !drains {
+		return t.write.flush(t.real)
+	}
+	defer t.limitDrain()()
+	return http.NewResponseController(t.real).Flush()
 }
 
 // keep holds p back if nothing was sent and there is room. Otherwise, unless
@@ -446,6 +454,11 @@ func (t *writer) ReadFrom(src io.Reader) (n int64, err error) {
 		return n, http.ErrHandlerTimeout
 	}
 	defer t.leave()
+	if t.drains() { // which ReadFrom would do without a limit
+		if err := t.flush(); err != nil {
+			return n, err
+		}
+	}
 	m, err := t.write.sendFile(dst, file)
 	t.sent += m
 	return n + m, err
@@ -467,7 +480,7 @@ func (t *writer) FlushError() error {
 		return http.ErrHandlerTimeout
 	}
 	defer t.leave()
-	return t.write.flush(t.real)
+	return t.flush()
 }
 
 func (t *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
@@ -487,6 +500,11 @@ func (t *writer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, http.ErrHandlerTimeout
 	}
 	defer t.leave()
+	if t.code != 0 && t.drains() {
+		if err := t.flush(); err != nil {
+			return nil, nil, err
+		}
+	}
 	conn, rw, err := http.NewResponseController(t.real).Hijack()
 	if err != nil {
 		return nil, nil, err
