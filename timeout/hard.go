@@ -97,11 +97,11 @@ func (q *request) serve(next http.Handler) {
 func (q *request) await(ctx context.Context) (err *Error, ended bool) {
 	<-ctx.Done()
 	// What ended the context comes first: a handler that returns because of a
-	// limit, or because its client is gone, has not answered in time. A
-	// limit that is not a deadline is for finish to find.
+	// limit, or because its client is gone, has not answered in time. A limit
+	// that is not a deadline is for finish to find.
 	if q.stage.Load() == returned && ctx.Err() != context.DeadlineExceeded {
 		outer := q.outer.Context()
-		if outer.Err() == nil || causeOf(ctx) == nil && causeOf(outer) != nil { // which is a limit outside, and later
+		if outer.Err() == nil || causeOf(ctx) == nil && causeOf(outer) != nil { // a limit outside, and later
 			return nil, true
 		}
 	}

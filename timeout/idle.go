@@ -221,7 +221,8 @@ func (b *body) Close() error {
 
 // findEnd finds out whether the server has read the rest of r's body, as it does
 // before it sends the header. Its own body says so to an empty read, which takes
-// nothing and, where the length is known, does not wait. That of anybody else may.
+// nothing and, where the length is known, does not wait. That of anybody else
+// may, and only the name of the type tells.
 func (b *body) findEnd(r *http.Request) {
 	if !b.unread() || r.ProtoMajor != 1 || r.ContentLength <= 0 || !b.mu.TryLock() {
 		return
