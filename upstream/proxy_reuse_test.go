@@ -68,12 +68,13 @@ func (s *reusing) ask(c net.Conn, request string, pause time.Duration) (status i
 	return status
 }
 
-// Requests whose body does not come to its end.
+// Requests whose body does not come to its end. None has an Expect: the server of
+// Go 1.27 then answers only when the Read that is under way has ended, for which it
+// waits with a mutex, and a bubble's clock with it.
 var unfinished = map[string]string{
 	"length":  "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nabc",
 	"long":    "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nabc",
 	"chunked": "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nffff\r\n",
-	"expects": "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\nabc",
 	"upgrade": "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nabc",
 	"options": "OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\nContent-Length: 1000\r\n\r\nabc",
 	"trace":   "TRACE / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\nContent-Length: 1000\r\n\r\nabc",
