@@ -110,7 +110,8 @@ func (q *request) await(ctx context.Context) (err *Error, ended bool) {
 		return err, false
 	case q.t.readLapsed():
 		// The server takes it for the end of the client when a read deadline
-		// passes, but this one was the handler's own, and it may go on.
+		// passes, but this one was the handler's own, or for a body that the
+		// handler does not want, and it may go on.
 		return q.awaitSlow()
 	case q.t.state.Load()&(committed|over) == committed:
 		// The end of its client is how a stream ends, and the handler may do it.

@@ -59,6 +59,12 @@
 // be nested: Total and FirstByte can only be made shorter inside; the
 // innermost ReadIdle and WriteIdle win.
 //
+// Whoever calls EnableFullDuplex must be inside. An HTTP/1.1 connection on which
+// it was called closes after a response that came before the end of the body:
+// net/http would go on to the next request even where a limit has kept it from
+// reading the rest, and take the rest for one. Of a call outside this package
+// does not know.
+//
 // Leave http.Server's ReadTimeout and WriteTimeout at zero, since they count
 // whole requests and give no answer, and set ReadHeaderTimeout and IdleTimeout.
 // Nothing here limits the time before the handler is called.
