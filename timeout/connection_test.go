@@ -1,7 +1,6 @@
 package timeout_test
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -90,23 +89,35 @@ func TestFullDuplexIsNoSmuggling(t *testing.T) {
 	}
 }
 
-// next asks for /next on a connection whose first request has ended, and reports
-// whether that was served; a server may also have closed.
-func next(t *testing.T, c io.Writer, br *bufio.Reader) (served bool) {
+const shortPost = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
+
+// askTwice sends a request on a connection of its own, reads the response after
+// a pause, and asks for /next. It reports whether that was served, which must be
+// in time; the server may also have closed.
+func askTwice(t *testing.T, s *memnet.Server, request string, pause time.Duration) (text []byte, again bool) {
 	t.Helper()
+	c, br := dial(t, s, request)
+	time.Sleep(pause)
+	res, err := http.ReadResponse(br, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err = io.ReadAll(res.Body); err != nil {
+		t.Error(err)
+	}
 	time.Sleep(3 * time.Second)
 	io.WriteString(c, "GET /next HTTP/1.1\r\nHost: x\r\n\r\n")
-	res, err := http.ReadResponse(br, nil)
+	res, err = http.ReadResponse(br, nil)
 	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return false
+		return text, false
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	if text, err := io.ReadAll(res.Body); string(text) != "in time" || err != nil {
-		t.Errorf("the next request was answered with %s, %q, %v", res.Status, text, err)
+	if answer, err := io.ReadAll(res.Body); string(answer) != "in time" || err != nil {
+		t.Errorf("the next request was answered with %s, %q, %v", res.Status, answer, err)
 	}
-	return true
+	return text, true
 }
 
 // orNext serves /next, which takes a moment and minds its context.
@@ -129,7 +140,6 @@ func orNext(h http.HandlerFunc) http.HandlerFunc {
 func TestNextRequestIsNotCancelled(t *testing.T) {
 	const (
 		get     = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-		post    = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
 		chunked = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
 	)
 	total := timeout.Limits{Total: time.Second}
@@ -148,13 +158,13 @@ func TestNextRequestIsNotCancelled(t *testing.T) {
 		// deadlines are its own affair.
 		hardOnly, cooperativeOnly bool
 	}{
-		"whole, nothing read": {total, post, whole, false, false},
-		"whole, closed":       {total, post, func(w http.ResponseWriter, r *http.Request) { r.Body.Close(); whole(w, r) }, false, false},
+		"whole, nothing read": {total, shortPost, whole, false, false},
+		"whole, closed":       {total, shortPost, func(w http.ResponseWriter, r *http.Request) { r.Body.Close(); whole(w, r) }, false, false},
 		"whole, no end read": {total, chunked, func(w http.ResponseWriter, r *http.Request) {
 			io.ReadFull(r.Body, make([]byte, 3))
 			whole(w, r)
 		}, false, false},
-		"streamed": {total, post, func(w http.ResponseWriter, r *http.Request) {
+		"streamed": {total, shortPost, func(w http.ResponseWriter, r *http.Request) {
 			io.WriteString(w, "part")
 			http.NewResponseController(w).Flush()
 			time.Sleep(2 * time.Second)
@@ -165,7 +175,7 @@ func TestNextRequestIsNotCancelled(t *testing.T) {
 			<-r.Context().Done()
 			time.Sleep(20 * time.Millisecond)
 		}, true, false},
-		"own deadline within Grace, a body": {timeout.Limits{Total: time.Second, Grace: time.Second}, post, func(w http.ResponseWriter, r *http.Request) {
+		"own deadline within Grace, a body": {timeout.Limits{Total: time.Second, Grace: time.Second}, shortPost, func(w http.ResponseWriter, r *http.Request) {
 			io.Copy(io.Discard, r.Body)
 			http.NewResponseController(w).SetReadDeadline(time.Now().Add(1010 * time.Millisecond))
 			<-r.Context().Done()
@@ -181,15 +191,7 @@ func TestNextRequestIsNotCancelled(t *testing.T) {
 					inBubbles(t, http1, func(t *testing.T, p memnet.Proto) {
 						m := newMiddleware(t, timeout.Config{Limits: c.limits, Cooperative: cooperative})
 						s := serve(t, p, m.Handler(orNext(c.handler)))
-						conn, br := dial(t, s, c.request)
-						res, err := http.ReadResponse(br, nil)
-						if err != nil {
-							t.Fatal(err)
-						}
-						if _, err := io.ReadAll(res.Body); err != nil {
-							t.Error(err)
-						}
-						next(t, conn, br)
+						askTwice(t, s, c.request, 0)
 					})
 				})
 			}
@@ -211,16 +213,11 @@ func TestNextRequestAfterASlowReader(t *testing.T) {
 							w.Write(make([]byte, 100))
 						}
 					})))
-					conn, br := dial(t, s, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc")
-					time.Sleep(5 * time.Second)
-					res, err := http.ReadResponse(br, nil)
-					if err != nil {
-						t.Fatal(err)
+					text, again := askTwice(t, s, shortPost, 5*time.Second)
+					if len(text) != size {
+						t.Errorf("got %d bytes", len(text))
 					}
-					if text, err := io.ReadAll(res.Body); len(text) != size || err != nil {
-						t.Errorf("got %d bytes, %v", len(text), err)
-					}
-					if !next(t, conn, br) && l.ReadIdle > 0 {
+					if !again && l.ReadIdle > 0 {
 						t.Error("the connection was closed")
 					}
 				})
@@ -348,15 +345,7 @@ func TestNextRequestAfterWorkOutside(t *testing.T) {
 							time.Sleep(3 * time.Second / 2)
 						}
 					}))
-					conn, br := dial(t, s, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc")
-					res, err := http.ReadResponse(br, nil)
-					if err != nil {
-						t.Fatal(err)
-					}
-					if _, err := io.ReadAll(res.Body); err != nil {
-						t.Error(err)
-					}
-					next(t, conn, br)
+					askTwice(t, s, shortPost, 0)
 				})
 			})
 		}
@@ -378,7 +367,7 @@ func TestReturnsBeforeTheClientHasAll(t *testing.T) {
 			h.ServeHTTP(w, r)
 			took <- time.Since(start)
 		}))
-		c, _ := dial(t, s, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc")
+		c, _ := dial(t, s, shortPost)
 		if d := <-took; d != 0 {
 			t.Errorf("it took %v", d)
 		}
