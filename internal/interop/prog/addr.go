@@ -25,23 +25,43 @@ var errNoPort = errors.New("prog: no free port was found")
 // listens. Until release is called no test gets it a second time, and as the
 // system does not give its port away, it is there for a program that takes its
 // time to start, and for one that comes back after a while.
-func Reserve() (addr string, release func(), err error) {
+func Reserve() (addr string, release func(), err error) { return ReserveRow(1) }
+
+// ReserveRow is [Reserve] for a program that listens on n ports in a row. It
+// returns the address with the first of them.
+func ReserveRow(n int) (addr string, release func(), err error) {
 	for range 1000 {
-		port := lowestPort + rand.IntN(highestPort-lowestPort+1)
-		addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-		// The lock among all tests is the UDP port of the same number.
-		lock, err := net.ListenPacket("udp", addr)
-		if err != nil {
-			continue
+		first := lowestPort + rand.IntN(highestPort-lowestPort+2-n)
+		if release, ok := lockRow(first, n); ok {
+			return loopback(first), sync.OnceFunc(release), nil
 		}
-		if !refused(addr) {
-			lock.Close() // the port is a stranger's
-			continue
-		}
-		return addr, sync.OnceFunc(func() { lock.Close() }), nil
 	}
 	return "", func() {}, errNoPort
 }
+
+// lockRow takes n ports, or none of them.
+func lockRow(first, n int) (release func(), ok bool) {
+	var locks []net.PacketConn
+	release = func() {
+		for _, lock := range locks {
+			lock.Close()
+		}
+	}
+	for port := first; port < first+n; port++ {
+		// The lock among all tests is the UDP port of the same number.
+		lock, err := net.ListenPacket("udp", loopback(port))
+		if err == nil {
+			locks = append(locks, lock)
+		}
+		if err != nil || !refused(loopback(port)) { // then the port is a stranger's
+			release()
+			return nil, false
+		}
+	}
+	return release, true
+}
+
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 // refused reports whether nobody listens on addr. To listen there would tell as
 // well, but a program that another test starts at that moment inherits the socket

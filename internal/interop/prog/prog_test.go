@@ -217,6 +217,42 @@ func TestReserve(t *testing.T) {
 	lock.Close()
 }
 
+// No port of a row is anybody else's until the row is released.
+func TestReserveRow(t *testing.T) {
+	const n = 60
+	seen := map[uint16]bool{}
+	for range 20 {
+		addr, release, err := ReserveRow(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer release()
+		first := netip.MustParseAddrPort(addr)
+		for i := range uint16(n) {
+			port := first.Port() + i
+			if seen[port] || port < lowestPort || port > highestPort {
+				t.Fatalf("a row from %s: %d is in another, or in no such range", addr, port)
+			}
+			seen[port] = true
+			one := netip.AddrPortFrom(first.Addr(), port).String()
+			if lock, err := net.ListenPacket("udp", one); err == nil {
+				lock.Close()
+				t.Fatalf("a row from %s: %s is not taken", addr, one)
+			}
+		}
+	}
+	// There is no row where its last port is taken.
+	last, release, err := Reserve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	port := int(netip.MustParseAddrPort(last).Port())
+	if _, ok := lockRow(port-n+1, n); ok {
+		t.Errorf("%s twice", last)
+	}
+}
+
 // A program that starts at that moment does not keep the port.
 func TestReserveBesideStarts(t *testing.T) {
 	var starting sync.WaitGroup
