@@ -54,7 +54,8 @@ func TestRoutes(t *testing.T) {
 	}
 	t.Cleanup(demos.Close)
 	routes := demoRoutes()
-	routes["GET /slow"] = timeout.Limits{Total: short}
+	// Of a handler that is left behind the log has no route.
+	routes["GET /slow"] = timeout.Limits{Total: short, Grace: patience}
 	g := serveConfig(t, config{
 		targets: demos.urls,
 		limits:  edgeLimits(time.Minute),
@@ -109,8 +110,18 @@ func TestStalledUpload(t *testing.T) {
 // answer.
 func stalledHTTP1(t *testing.T, g *instance) answer {
 	t.Helper()
+	return answerHTTP1(t, stallHTTP1(t, g))
+}
+
+func stallHTTP1(t *testing.T, g *instance) net.Conn {
+	t.Helper()
 	conn := dial(t, g)
 	fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nabc")
+	return conn
+}
+
+func answerHTTP1(t *testing.T, conn net.Conn) answer {
+	t.Helper()
 	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		t.Fatal(err)
