@@ -39,10 +39,13 @@ const (
 
 var errRecord = errors.New("breaker: the store has something else in the place of the state")
 
-// parseRecord reads what encode has written.
+// parseRecord reads what encode has written. It refuses a record that nobody could
+// read when it is written again, as it is after the store has forgotten it: a byte
+// can become six.
 func parseRecord(raw []byte) (record, error) {
 	var r record
-	if len(raw) > maxRecord || json.Unmarshal(raw, &r) != nil || !r.valid() {
+	if len(raw) > maxRecord || json.Unmarshal(raw, &r) != nil || !r.valid() ||
+		len(raw) > maxRecord/8 && len(r.encode()) > maxRecord {
 		return record{}, errRecord
 	}
 	return r, nil

@@ -2,6 +2,7 @@ package breaker
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 	"time"
 )
@@ -17,6 +18,9 @@ func FuzzParseRecord(f *testing.F) {
 		`{"gen":1,"state":"open","until":9223372036854775807}`,
 	} {
 		f.Add([]byte(s))
+	}
+	for _, s := range []string{"<", "\xff"} { // six bytes and three when they are written again
+		f.Add([]byte(`{"gen":1,"state":"closed","reason":"` + strings.Repeat(s, 3000) + `"}`))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		r, err := parseRecord(raw)
