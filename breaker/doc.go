@@ -48,7 +48,9 @@
 // process that works well and is busy does not outvote the others. So one process
 // with a bad network never opens the breaker of the others. What the fleet has
 // opened is open everywhere within a sync interval, give or take a fifth, and a
-// round trip.
+// round trip. Where the store or the machine stood still for most of an interval,
+// the processes wait for each other's word for one more. One that has gone counts
+// among those with calls for up to eight intervals.
 //
 // Probes are shared: in any time w all processes together start at most Probes,
 // one for each that has ended in that time, and one for each ProbeTimeout in w and

@@ -99,7 +99,8 @@ func (sh *share) stats() FleetStats {
 	return st
 }
 
-func (sh *share) vote() int64 { return 2 * int64(sh.s.every) }
+// vote is the length of a vote. See [syncer.heard] for why it is not shorter.
+func (sh *share) vote() int64 { return 4 * int64(sh.s.every) }
 
 // op adds an operation, and returns where it is.
 func (sh *share) op(key string, step store.Op) int {

@@ -58,7 +58,8 @@ type syncer struct {
 	// Of the goroutine alone.
 	clock   int64 // the store's at start, ns since 1970
 	clocked bool  // it is known
-	warm    int64 // since when the store has answered without a break
+	warm    int64 // since when the store has answered without a break, and in time
+	due     int64 // when this step was to begin
 	broken  bool  // the last step has failed
 	back    bool  // it has not, but the one before has
 	outages int64 // how often it has begun to fail
@@ -154,10 +155,13 @@ func (s *syncer) run() {
 		if s.n == 1 {
 			close(s.first)
 		}
-		timer.Reset(s.pause())
+		pause := s.pause()
+		s.due = s.now() + int64(pause)
+		timer.Reset(pause)
 		select {
 		case <-timer.C:
 		case <-s.wake:
+			s.due = min(s.due, s.now())
 		case <-s.ctx.Done():
 			s.step(context.Background(), leaveWithin)
 			return
@@ -260,10 +264,19 @@ func (s *syncer) exchange(ctx context.Context, some []*share) error {
 }
 
 // heard takes note of an answer that was asked for at one instant and came at
-// another.
+// another. One that is late may be so because the store or the machine has stood
+// still, and then it has for the other processes too: their votes may have run out,
+// and whoever is first afterwards finds itself alone. Steps are at most one interval
+// and a fifth apart, so whoever is late by less than three quarters can tell that
+// nothing has stood still for two, and for that and a step votes last.
 func (s *syncer) heard(before, after, clock int64) {
-	s.clock = clock - (before + (after-before)/2)
-	if s.broken || !s.clocked {
+	late := after-s.due > int64(s.every-s.every/4)
+	if late && s.clocked { // it says little of when in between the store has answered
+		s.clock = min(max(s.clock, clock-after), clock-before)
+	} else {
+		s.clock = clock - (before + (after-before)/2)
+	}
+	if late || s.broken || !s.clocked {
 		s.warm = after
 	}
 	s.clocked = true
