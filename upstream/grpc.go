@@ -125,6 +125,12 @@ func grpcStatus(err problem.Error) int {
 	return grpcUnknown
 }
 
+// statusInHead reports whether res is a response of gRPC without trailers, whose
+// one header block has the status and ends the stream.
+func statusInHead(res *http.Response) bool {
+	return len(res.Header["Grpc-Status"]) > 0 && isGRPC(res.Header["Content-Type"])
+}
+
 // writeGRPCError answers with a response of trailers only, which is a header
 // block with status 200.
 func writeGRPCError(w http.ResponseWriter, err error) {

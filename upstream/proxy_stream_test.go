@@ -64,6 +64,41 @@ func TestStreaming(t *testing.T) {
 	}
 }
 
+// gRPC's clients want a status that is in the head of a response and the end of the
+// stream in one frame, so the head waits for the end, however long it takes.
+func TestGRPCStatusInHead(t *testing.T) {
+	for _, interval := range []time.Duration{0, -1, time.Second} {
+		for _, length := range []int64{0, -1} { // of HTTP/2 and of HTTP/3, whose end is not seen with the head
+			inBubbles(t, []memnet.Proto{memnet.HTTP2, memnet.H2C}, func(t *testing.T, p memnet.Proto) {
+				proxy := newProxy(t, upstream.ProxyConfig{
+					Target: "http://b", FlushInterval: interval,
+					Transport: tripperFunc(func(*http.Request) (*http.Response, error) {
+						pr, pw := io.Pipe()
+						time.AfterFunc(time.Minute, func() { pw.Close() })
+						res := response(200, "")
+						res.Header = http.Header{"Content-Type": {"application/grpc+proto"}, "Grpc-Status": {"5"}}
+						res.Body, res.ContentLength = pr, length
+						return res, nil
+					}),
+				})
+				s := memnet.Serve(t, p, &http.Server{Handler: proxy})
+				start := time.Now()
+				res, err := s.Client.Post(s.URL, "application/grpc+proto", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer res.Body.Close()
+				if d := time.Since(start); d < time.Minute || res.ContentLength != 0 || res.Header.Get("Grpc-Status") != "5" {
+					t.Errorf("interval %v, length %d: after %v %v, length %d", interval, length, d, res.Header, res.ContentLength)
+				}
+				if b, err := io.ReadAll(res.Body); len(b) != 0 || err != nil {
+					t.Errorf("interval %v, length %d: body %q, %v", interval, length, b, err)
+				}
+			})
+		}
+	}
+}
+
 // FlushInterval bounds the wait of a response of known length, negative flushes
 // at each pause, and zero leaves it to the server.
 func TestFlushInterval(t *testing.T) {

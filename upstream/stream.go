@@ -268,8 +268,11 @@ type copying struct {
 func (x *exchange) copyingOf(res *http.Response) copying {
 	interval := x.p.cfg.FlushInterval
 	events := x.grpc || isEventStream(res.Header["Content-Type"]) || isGRPC(res.Header["Content-Type"])
-	c := copying{pauses: interval < 0 || res.ContentLength < 0 || events}
-	c.timed = interval > 0 && !c.pauses
+	var c copying
+	if !statusInHead(res) {
+		c.pauses = interval < 0 || res.ContentLength < 0 || events
+		c.timed = interval > 0 && !c.pauses
+	} // else it ends with its head, and a flush would part the two: clients take that for an error
 	size := largeBuffer
 	if events || res.ContentLength >= 0 && res.ContentLength <= smallBuffer {
 		size = smallBuffer
