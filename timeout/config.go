@@ -175,7 +175,7 @@ func (p *plan) restDeadline(start, now time.Time) (d time.Time, ok bool) {
 	}{{now, p.ReadIdle}, {start, p.Total}, {start, p.FirstByte}} {
 		end := t.from.Add(t.limit)
 		if t.limit == 0 || !end.After(now) {
-			continue // what has passed was kept, or the request would be over
+			continue // kept, or see guardRest
 		}
 		if !ok || end.Before(d) {
 			d, ok = end, true

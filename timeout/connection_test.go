@@ -327,6 +327,37 @@ func TestFirstByteLimitsTheRest(t *testing.T) {
 	})
 }
 
+// The server tries again to read a stalled body when the handler has returned, also
+// where a limit has ended its reading before. The client here waits for nothing
+// but the end of the connection.
+func TestStalledRestIsReadOnce(t *testing.T) {
+	for name, cfg := range map[string]timeout.Config{
+		"total":                   {Limits: timeout.Limits{Total: time.Second}},
+		"total, held back long":   {Limits: timeout.Limits{Total: time.Second}, Hold: 64 << 10},
+		"total, cooperative":      {Limits: timeout.Limits{Total: time.Second}, Cooperative: true},
+		"first byte":              {Limits: timeout.Limits{FirstByte: time.Second}},
+		"first byte, cooperative": {Limits: timeout.Limits{FirstByte: time.Second}, Cooperative: true},
+	} {
+		for what, answer := range map[string]func(w http.ResponseWriter){
+			"small":   func(w http.ResponseWriter) { io.WriteString(w, "x") },
+			"large":   func(w http.ResponseWriter) { w.Write(make([]byte, 5000)) },
+			"flushed": func(w http.ResponseWriter) { http.NewResponseController(w).Flush() },
+		} {
+			t.Run(name+", "+what, func(t *testing.T) {
+				inBubbles(t, http1, func(t *testing.T, p memnet.Proto) {
+					h := newMiddleware(t, cfg).Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answer(w) }))
+					start := time.Now()
+					c, br := dial(t, serve(t, p, h), "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
+					c.SetReadDeadline(start.Add(time.Minute))
+					if _, err := io.Copy(io.Discard, br); err != nil || time.Since(start) > 2*time.Second {
+						t.Errorf("the connection ended with %v after %v", err, time.Since(start))
+					}
+				})
+			})
+		}
+	}
+}
+
 // Where something outside works on when the handler has returned, for longer than
 // the limit for the rest of the body, that limit cancels nothing.
 func TestNextRequestAfterWorkOutside(t *testing.T) {

@@ -172,10 +172,10 @@ func (m *Middleware) serveCooperative(w http.ResponseWriter, r *http.Request, ne
 		if o.Hijacked() {
 			return
 		}
-		o.closeAfter(r, o.body)
 		if !answered {
 			o.guardRest(p, r, o.body, o.began)
 		}
+		o.closeAfter(r, o.body)
 	}()
 	next.ServeHTTP(o.form.Of(o, w), r2)
 

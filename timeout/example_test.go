@@ -38,7 +38,7 @@ func ExampleNew() {
 	})
 
 	tmo, err := timeout.New(timeout.Config{Limits: timeout.Limits{
-		Total:     250 * time.Millisecond, // 30 * time.Second is a good start
+		Total:     time.Second, // 30 * time.Second is a good start
 		ReadIdle:  10 * time.Second,
 		WriteIdle: 30 * time.Second,
 	}})
@@ -79,11 +79,11 @@ func ExampleConfig_routes() {
 		}
 	}
 	mux.HandleFunc("GET /items/{id}", work(10*time.Millisecond))
-	mux.HandleFunc("GET /reports/{id}", work(500*time.Millisecond))
-	mux.HandleFunc("GET /healthz", work(500*time.Millisecond))
+	mux.HandleFunc("GET /reports/{id}", work(1200*time.Millisecond))
+	mux.HandleFunc("GET /healthz", work(1200*time.Millisecond))
 
 	tmo, err := timeout.New(timeout.Config{
-		Limits: timeout.Limits{Total: 300 * time.Millisecond},
+		Limits: timeout.Limits{Total: time.Second},
 		Mux:    mux,
 		Routes: map[string]timeout.Limits{
 			"GET /reports/{id}": {Total: time.Minute},
@@ -108,7 +108,7 @@ func ExampleConfig_routes() {
 // nothing but the first bytes is held back, and those only until the flush. What
 // has begun when the time is over is cut, so that it cannot look whole.
 func ExampleMiddleware_Handler() {
-	tmo, err := timeout.New(timeout.Config{Limits: timeout.Limits{Total: 200 * time.Millisecond}})
+	tmo, err := timeout.New(timeout.Config{Limits: timeout.Limits{Total: time.Second}})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -183,34 +183,34 @@ func ExampleConfig_cooperativeIncorrect() {
 // Requests say how long their caller will wait; a middleware inside answers at
 // that deadline.
 func ExampleNewDeadline() {
-	deadline, err := timeout.NewDeadline(timeout.DeadlineConfig{Max: time.Minute})
+	deadline, err := timeout.NewDeadline(timeout.DeadlineConfig{Max: time.Hour})
 	if err != nil {
 		log.Fatal(err)
 	}
 	h := deadline.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if end, ok := r.Context().Deadline(); ok {
-			fmt.Fprintln(w, "about", time.Until(end).Round(time.Second), "left")
+			fmt.Fprintln(w, "about", time.Until(end).Round(time.Minute), "left")
 		} else {
 			fmt.Fprintln(w, "all the time there is")
 		}
 	}))
 	get(h, "/")
-	get(h, "/", "Request-Timeout", "2.9")
-	get(h, "/", "Grpc-Timeout", "5S")
+	get(h, "/", "Request-Timeout", "179.9")
+	get(h, "/", "Grpc-Timeout", "5M")
 	get(h, "/", "Grpc-Timeout", "2H")
 	get(h, "/", "Grpc-Timeout", "0S")
 	// Output:
 	// 200 all the time there is
-	// 200 about 3s left
-	// 200 about 5s left
-	// 200 about 1m0s left
+	// 200 about 3m0s left
+	// 200 about 5m0s left
+	// 200 about 1h0m0s left
 	// 504 {"type":"about:blank","title":"Gateway Timeout","status":504,"detail":"The deadline of the request has passed.","code":"timeout_caller"}
 }
 
 // Calls that a handler makes pass on what is left of its own time.
 func ExampleNewTransport() {
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		left := r.Header.Get("Grpc-Timeout") // about 1900000u
+		left := r.Header.Get("Grpc-Timeout") // about 59900000u
 		fmt.Fprint(w, "told of the deadline: ", strings.HasSuffix(left, "u"))
 	}))
 	defer backend.Close()
@@ -221,7 +221,7 @@ func ExampleNewTransport() {
 	}
 	client := &http.Client{Transport: tr}
 
-	for _, left := range []time.Duration{2 * time.Second, 50 * time.Millisecond} {
+	for _, left := range []time.Duration{time.Minute, 50 * time.Millisecond} {
 		ctx, cancel := context.WithTimeout(context.Background(), left)
 		defer cancel()
 		req, err := http.NewRequestWithContext(ctx, "GET", backend.URL, nil)

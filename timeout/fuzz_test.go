@@ -54,6 +54,7 @@ func FuzzDeadlineHeaders(f *testing.F) {
 		f.Add(s, int64(len(s))*1_234_567_891)
 	}
 	f.Add("153722867M", int64(math.MaxInt64))
+	f.Add("100.000000999", int64(100_000_999)) // six digits are left of them
 	f.Fuzz(func(t *testing.T, value string, left int64) {
 		for name, format := range headerFormats {
 			d, ok := format.parse(value)
@@ -78,11 +79,16 @@ func checkWritten(t *testing.T, name string, d time.Duration) {
 	text := string(headerFormats[name].append(nil, d))
 	again, ok := parseStrict(name, text)
 	d = min(d, strict[name].longest)
-	// The finest unit that has room for d has at least seven digits of it; the
-	// others count in milliseconds.
+	// Less than a unit is dropped, of the finest that has room for d in eight
+	// digits; the others count in milliseconds.
 	off := time.Millisecond
 	if name == "Grpc-Timeout" {
-		off = d/1_000_000 + 1
+		off = math.MaxInt64
+		for _, unit := range strict[name].units {
+			if d/unit <= 99_999_999 {
+				off = min(off, unit)
+			}
+		}
 	}
 	if !ok || again <= 0 || again > max(d, time.Millisecond) || again <= d-off {
 		t.Errorf("%s: %v is written as %q, which reads %v, %v", name, d, text, again, ok)

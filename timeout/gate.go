@@ -170,6 +170,8 @@ func (g *gate) guardRest(p *plan, r *http.Request, b *body, start time.Time) {
 		if d, ok := p.restDeadline(start, begin); ok {
 			g.setReadDeadline(d)
 			begin = d
+		} else if p.Total > 0 || g.readLapsed() {
+			g.setReadDeadline(longAgo) // its time is over, and closeAfter ends the connection
 		}
 	}
 	if p.WriteIdle > 0 && !g.ownsWrite() {

@@ -572,8 +572,8 @@ func (t *writer) complete() bool { return t.declared >= 0 && t.sent == t.declare
 // guardRest, see gate, is not for a connection that the handler has taken over.
 func (t *writer) guardRest() {
 	if t.conn == nil {
-		t.closeAfter(t.req, t.body)
 		t.gate.guardRest(t.plan, t.req, t.body, t.began)
+		t.closeAfter(t.req, t.body)
 	}
 }
 
