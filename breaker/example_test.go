@@ -18,7 +18,7 @@ func ExampleNew() {
 		w.WriteHeader(http.StatusInternalServerError)
 	}))
 	defer down.Close()
-	billing, err := breaker.New(breaker.Config{Name: "billing"})
+	billing, err := breaker.New(breaker.Config{Name: "billing", OpenFor: time.Minute})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -28,7 +28,7 @@ func ExampleNew() {
 	for i := range 22 {
 		res, err := client.Get(down.URL)
 		if open, ok := errors.AsType[*breaker.OpenError](err); ok {
-			fmt.Println(i, "refused by", open.Name, open.RetryAfter() > 4*time.Second)
+			fmt.Println(i, "refused by", open.Name, open.RetryAfter() > 40*time.Second)
 			continue
 		}
 		if err != nil {
@@ -70,7 +70,9 @@ func ExampleNew_shared() {
 		return
 	}
 	defer another.Close()
-	fmt.Println(another.State(), "by", another.Stats().Forced.Author)
+	if o := another.Stats().Forced; o != nil {
+		fmt.Println(another.State(), "by", o.Author)
+	}
 	// Output: open by ann
 }
 

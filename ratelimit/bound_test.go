@@ -458,7 +458,7 @@ func TestPeersBoundary(t *testing.T) {
 // goroutines, and its handler answers 500.
 func TestPeersContention(t *testing.T) {
 	l := newLimiter(t, ratelimit.Config{
-		Limit: ratelimit.PerHour(1000), Store: basic{memory(t)}, Name: "api", Key: user,
+		Limit: ratelimit.Per(1000, 1000*time.Hour), Store: basic{memory(t)}, Name: "api", Key: user,
 		StoreBudget: -1, OnStoreError: ratelimit.Deny,
 	})
 	var granted, degraded atomic.Int64

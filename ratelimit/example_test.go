@@ -75,11 +75,12 @@ func ExampleNew_policies() {
 	h := lim.Handler(http.NotFoundHandler())
 	r := httptest.NewRequest("GET", "/", nil)
 	get(h, r)
+	r.RemoteAddr = "203.0.113.9:4711" // another client
 	r.Header.Set("X-Api-Key", "k-123")
 	get(h, r)
 	// Output:
 	// 404 "ip";r=49;t=1
-	// 404 "ip";r=48;t=1, "key";r=59;t=1, "key-day";r=9999;t=86400
+	// 404 "ip";r=49;t=1, "key";r=59;t=1, "key-day";r=9999;t=86400
 }
 
 // At most two requests of a client at the same time.
@@ -131,7 +132,7 @@ func ExampleLimiter_Take() {
 
 func ExampleLimiter_Wait() {
 	lim, err := ratelimit.New(ratelimit.Config{
-		Limit: ratelimit.PerSecond(100).Burst(1),
+		Limit: ratelimit.PerSecond(100).Burst(1000),
 		Key:   ratelimit.ByFunc(func(*http.Request) string { return "" }),
 	})
 	if err != nil {
@@ -140,8 +141,8 @@ func ExampleLimiter_Wait() {
 	}
 	defer lim.Close()
 	start := time.Now()
-	for range 3 {
-		if err := lim.Wait(context.Background(), "", 1, "billing"); err != nil {
+	for _, n := range []int64{1000, 1, 1} { // the burst, and then one every 10 ms
+		if err := lim.Wait(context.Background(), "", n, "billing"); err != nil {
 			fmt.Println(err)
 			return
 		}
@@ -150,7 +151,7 @@ func ExampleLimiter_Wait() {
 
 	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 	defer cancel()
-	err = lim.Wait(ctx, "", 1, "billing")
+	err = lim.Wait(ctx, "", 1000, "billing") // there are as many in 10 s
 	fmt.Println(errors.Is(err, context.DeadlineExceeded))
 	// Output:
 	// true
@@ -240,7 +241,7 @@ func ExampleLimiter_Hottest() {
 	}
 	defer lim.Close()
 	h := lim.Handler(http.NotFoundHandler())
-	for i := range 10_000 {
+	for i := range 40_000 {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.RemoteAddr = fmt.Sprintf("198.51.100.%d:4711", i%250)
 		if i%2 == 0 {
@@ -249,7 +250,7 @@ func ExampleLimiter_Hottest() {
 		h.ServeHTTP(&discard{http.Header{}}, r)
 	}
 	for k := range lim.Hottest() {
-		fmt.Println(k.Policy, k.Key, k.Requests > 4000, k.Refused > 4000)
+		fmt.Println(k.Policy, k.Key, k.Requests > 16_000, k.Refused > 16_000)
 		break
 	}
 	// Output:

@@ -171,7 +171,9 @@ func TestGuardOneProbe(t *testing.T) {
 }
 
 // Failures are counted in a row, and answers in time end them.
-func TestGuardNotInARow(t *testing.T) {
+func TestGuardNotInARow(t *testing.T) { synctest.Test(t, testGuardNotInARow) }
+
+func testGuardNotInARow(t *testing.T) {
 	f := newFaults(t)
 	g := mustGuard(t, guardConfig{Store: f.store})
 	for i := range 20 {
@@ -397,7 +399,9 @@ func (c cluster) AdvanceAll(_ context.Context, ops []store.Op, _ []store.Result)
 
 // Registers on several machines are asked one after the other, and a refusal
 // gives back what was taken.
-func TestGuardCluster(t *testing.T) {
+func TestGuardCluster(t *testing.T) { synctest.Test(t, testGuardCluster) }
+
+func testGuardCluster(t *testing.T) {
 	m := newMemory(t)
 	g := mustGuard(t, guardConfig{Store: cluster{m}, Mode: Deny})
 	ops, res := pair("k", 5, 3), make([]store.Result, 2)
@@ -419,7 +423,9 @@ func TestGuardCluster(t *testing.T) {
 }
 
 // Operations that no store can do are a mistake of the caller, and no outage.
-func TestGuardBadOp(t *testing.T) {
+func TestGuardBadOp(t *testing.T) { synctest.Test(t, testGuardBadOp) }
+
+func testGuardBadOp(t *testing.T) {
 	for _, s := range []store.Store{nil, newMemory(t), newFaults(t).store} {
 		g := mustGuard(t, guardConfig{Store: s, Mode: Allow})
 		bad := bucket("k", 1, time.Second)

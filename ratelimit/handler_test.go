@@ -93,7 +93,9 @@ func TestRefusal(t *testing.T) {
 	}
 }
 
-func TestErrorHandler(t *testing.T) {
+func TestErrorHandler(t *testing.T) { synctest.Test(t, testErrorHandler) }
+
+func testErrorHandler(t *testing.T) {
 	var got error
 	l := newLimiter(t, ratelimit.Config{
 		Limit: ratelimit.PerMinute(1),

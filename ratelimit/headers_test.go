@@ -337,7 +337,9 @@ func TestNothingAfterTheHandler(t *testing.T) {
 }
 
 // A limiter inside of another adds its policies to the lists.
-func TestNestedLimiters(t *testing.T) {
+func TestNestedLimiters(t *testing.T) { synctest.Test(t, testNestedLimiters) }
+
+func testNestedLimiters(t *testing.T) {
 	outer := newLimiter(t, ratelimit.Config{Policies: []ratelimit.Policy{{Name: "ip", Limit: ratelimit.PerMinute(10)}}})
 	inner := newLimiter(t, ratelimit.Config{Policies: []ratelimit.Policy{{Name: "key", Limit: ratelimit.PerMinute(2)}}})
 	h := outer.Handler(inner.Handler(nothing))

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"example.com/plainware/ratelimit"
 	"example.com/plainware/store"
@@ -75,7 +76,7 @@ func TestKeyByIP(t *testing.T) {
 		}
 	})
 	t.Run("65536 addresses of one /64", func(t *testing.T) {
-		h := newLimiter(t, ratelimit.Config{Limit: ratelimit.PerHour(100)}).Handler(nothing)
+		h := newLimiter(t, ratelimit.Config{Limit: ratelimit.Per(100, 100*time.Hour)}).Handler(nothing)
 		admitted := 0
 		w := &discard{}
 		for i := range 1 << 16 {

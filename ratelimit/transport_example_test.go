@@ -14,7 +14,7 @@ import (
 // leaves those alone that ask for it.
 func ExampleNewTransport() {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Retry-After", "30")
+		w.Header().Set("Retry-After", "60")
 		w.WriteHeader(http.StatusTooManyRequests)
 	}))
 	defer server.Close()
@@ -46,11 +46,11 @@ func ExampleNewTransport() {
 	res.Body.Close()
 	fmt.Println(res.Status)
 
-	_, err = client.Get(server.URL) // would have to wait for half a minute
+	_, err = client.Get(server.URL) // would have to wait for a minute
 	if e, ok := errors.AsType[*ratelimit.LimitError](err); ok {
-		fmt.Println("not sent, retry after", e.RetryAfter.Round(time.Second))
+		fmt.Println("not sent, retry after", e.RetryAfter.Round(time.Minute))
 	}
 	// Output:
 	// 429 Too Many Requests
-	// not sent, retry after 30s
+	// not sent, retry after 1m0s
 }

@@ -137,7 +137,7 @@ func TestCheckThresholdsAndIntervals(t *testing.T) {
 			t.Errorf("told %q before three failures in a row", b.told)
 		}
 		gaps(1)
-		within("unhealthy", gaps(3), 4500*time.Millisecond, 5500*time.Millisecond)
+		within("unhealthy", gaps(4), 4500*time.Millisecond, 5500*time.Millisecond)
 		b.set(nil)
 		gaps(1)
 		b.set(errors.New("refused"))

@@ -38,13 +38,23 @@ func serve(t *testing.T, h http.Handler) (string, *tls.Config) {
 	return pc.LocalAddr().String(), &tls.Config{RootCAs: certs.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}
 }
 
-func newPool(t *testing.T, cfg upstream.Config, tc *tls.Config) *upstream.Pool {
+// transport returns a value for Config.Transport. A server that answers may be
+// silent for as long as the machine stands still.
+func transport(t *testing.T, tc *tls.Config, silence time.Duration) func(upstream.Target) (http.RoundTripper, error) {
 	t.Helper()
-	f, err := h3.New(h3.Config{TLS: tc, HandshakeTimeout: time.Second})
+	f, err := h3.New(h3.Config{TLS: tc, HandshakeTimeout: silence})
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.Transport = f.Transport
+	return f.Transport
+}
+
+// newPool returns a Pool over servers that answer, unless cfg has a Transport.
+func newPool(t *testing.T, cfg upstream.Config, tc *tls.Config) *upstream.Pool {
+	t.Helper()
+	if cfg.Transport == nil {
+		cfg.Transport = transport(t, tc, time.Minute)
+	}
 	p, err := upstream.New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -95,9 +105,16 @@ func TestFailures(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer gone.Close() // never answers
+	short, long := transport(t, tc, time.Second), transport(t, tc, time.Minute)
 	p := newPool(t, upstream.Config{
 		Picker:  upstream.RoundRobin(),
-		Targets: []upstream.Target{{URL: "h3://" + gone.LocalAddr().String()}, {URL: "h3://" + addr}},
+		Targets: []upstream.Target{{URL: "h3://" + gone.LocalAddr().String(), ID: "gone"}, {URL: "h3://" + addr}},
+		Transport: func(target upstream.Target) (http.RoundTripper, error) {
+			if target.ID == "gone" {
+				return short(target)
+			}
+			return long(target)
+		},
 	}, tc)
 	for range 2 {
 		req, _ := http.NewRequestWithContext(t.Context(), "POST", "http://label/", strings.NewReader("x"))
