@@ -44,6 +44,9 @@ const (
 // fleets is how many of them there are at a time.
 const fleets = 6
 
+// loadWithin is how long New waits for the store.
+const loadWithin = 250 * time.Millisecond
+
 // slack is what the scheduler of a busy machine may add to any of it.
 const slack = time.Second
 
@@ -93,6 +96,7 @@ func child(where, name string) error {
 	if err != nil {
 		return err
 	}
+	begin := time.Now()
 	b, err := breaker.New(breaker.Config{
 		Name: name, Store: s, Sync: interval, Window: 2 * time.Second, MinCalls: 10,
 		OpenFor: 3 * time.Second, ProbeTimeout: probeTimeout, Ramp: -1,
@@ -100,6 +104,12 @@ func child(where, name string) error {
 	})
 	if err != nil {
 		return err
+	}
+	for took := time.Since(begin); !b.Stats().Fleet.Synced; time.Sleep(time.Millisecond) {
+		if took < loadWithin {
+			return fmt.Errorf("New has waited for the store for %v only", took)
+		}
+		// A busy machine may need longer than that for the first answer.
 	}
 	fmt.Println("ready", b.State())
 	lines := make(chan string)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/gorilla/securecookie"
 
@@ -99,7 +100,7 @@ func TestAsSecurecookie(t *testing.T) {
 				"not base64":   func() (string, error) { return c.decode(0, "sid", text+"!") },
 				"half":         func() (string, error) { return c.decode(0, "sid", text[:len(text)/2]) },
 				"reversed case": func() (string, error) {
-					return c.decode(0, "sid", text[:20]+strings.ToUpper(text[20:40])+text[40:])
+					return c.decode(0, "sid", text[:20]+strings.Map(otherCase, text[20:40])+text[40:])
 				},
 			} {
 				if v, err := f(); err == nil {
@@ -111,6 +112,14 @@ func TestAsSecurecookie(t *testing.T) {
 			}
 		})
 	}
+}
+
+// otherCase is the other one of a small and a capital letter.
+func otherCase(r rune) rune {
+	if unicode.IsLower(r) {
+		return unicode.ToUpper(r)
+	}
+	return unicode.ToLower(r)
 }
 
 // Where they differ: securecookie takes several spellings for one value, so a

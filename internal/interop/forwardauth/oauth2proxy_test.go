@@ -218,7 +218,7 @@ func TestOAuth2Proxy(t *testing.T) {
 		t.Errorf("signed out: status %d", res.StatusCode)
 	}
 
-	gone := forwardauth.OAuth2Proxy("http://" + unused(t))
+	gone := forwardauth.OAuth2Proxy("http://" + prog.Addr(t))
 	if res := guard(t, gone).get(t, c, "/", html); res.StatusCode != 503 {
 		t.Errorf("gone: status %d", res.StatusCode)
 	}
@@ -268,11 +268,4 @@ func testReturn(t *testing.T, path string) {
 			t.Errorf("allowed %v: behind it status %d", allowed, res.StatusCode)
 		}
 	}
-}
-
-// unused is an address where nobody listens.
-func unused(t *testing.T) string {
-	s := httptest.NewServer(http.NotFoundHandler())
-	s.Close()
-	return s.Listener.Addr().String()
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -112,8 +113,20 @@ func wantSize(p *testgrpc.Payload, n int) error {
 // the call itself: "echo" comes back in header and trailer, "fail" fails it
 // after that, and "hold" holds it until its context has ended.
 type manners struct {
-	began chan time.Duration // time left to a call that is held; 0 is no limit
+	held *sync.Map // holds, by the value of "hold"
+}
+
+// hold is what the server says of one call that is held. One whose client has given
+// up may still come there, and must not be taken for the next.
+type hold struct {
+	began chan time.Duration // time left to it; 0 is no limit
 	ended chan error
+}
+
+func (m manners) hold(id string) hold {
+	h := hold{make(chan time.Duration, 1), make(chan error, 1)}
+	m.held.Store(id, h)
+	return h
 }
 
 // errRefused is not one that anything between could come up with.
@@ -139,9 +152,11 @@ func (m manners) treat(ctx context.Context, setHeader, setTrailer func(metadata.
 		if d, ok := ctx.Deadline(); ok {
 			left = time.Until(d)
 		}
-		m.began <- left
+		held, _ := m.held.Load(in.Get("hold")[0])
+		h := held.(hold)
+		h.began <- left
 		<-ctx.Done()
-		m.ended <- ctx.Err()
+		h.ended <- ctx.Err()
 		return ctx.Err()
 	}
 	return nil
@@ -173,7 +188,7 @@ func (m manners) options() []grpc.ServerOption {
 func eachKind(t *testing.T, f func(t *testing.T, call func(context.Context) (header, trailer metadata.MD, err error), m manners)) {
 	for _, name := range []string{"h2c", "TLS"} {
 		t.Run(name, func(t *testing.T) {
-			m := manners{make(chan time.Duration, 1), make(chan error, 1)}
+			m := manners{new(sync.Map)}
 			cc, _ := startGRPC(t, name == "TLS", m.options()...)
 			client := testgrpc.NewTestServiceClient(cc)
 			for name, k := range kinds {
@@ -230,17 +245,20 @@ func TestGRPCEndsEarly(t *testing.T) {
 			}
 			var cancel, stop context.CancelFunc
 			result := make(chan error, 1)
+			var held hold
 			for begun := false; !begun; {
+				id := fmt.Sprint(t.Name(), want, limit)
+				held = m.hold(id)
 				var ctx context.Context
-				ctx, cancel = context.WithCancel(metadata.AppendToOutgoingContext(t.Context(), "hold", "1"))
+				ctx, cancel = context.WithCancel(metadata.AppendToOutgoingContext(t.Context(), "hold", id))
 				ctx, stop = context.WithTimeout(ctx, limit)
 				go func() {
 					_, _, err := call(ctx)
 					result <- err
 				}()
 				select {
-				case left := <-m.began:
-					if left <= 0 || left > limit {
+				case left := <-held.began:
+					if left == 0 || left > limit { // less than 0 has passed already
 						t.Errorf("%v: the server has %v of %v left", want, left, limit)
 					}
 					begun = true
@@ -258,7 +276,7 @@ func TestGRPCEndsEarly(t *testing.T) {
 			if want == codes.Canceled {
 				cancel()
 			}
-			for what, ended := range map[string]chan error{"client": result, "server": m.ended} {
+			for what, ended := range map[string]chan error{"client": result, "server": held.ended} {
 				select {
 				case err := <-ended:
 					if got := status.Code(err); what == "client" && got != want {
