@@ -126,33 +126,35 @@ func TestFallbackFails(t *testing.T) {
 // store 6: at the same time, over registers in any order, the fallback never
 // grants more than fits in the smallest.
 func TestFallbackContended(t *testing.T) {
-	a := store.AtomicRegistersOf(single(newMapStore()))
-	const registers, fits = 3, 60
-	var applied atomic.Int64
-	var wg sync.WaitGroup
-	for g := range 16 {
-		rnd := rand.New(rand.NewPCG(uint64(g), 11))
-		wg.Go(func() {
-			for range 10 {
-				ops, res := make([]store.Op, registers), make([]store.Result, registers)
-				for i, k := range rnd.Perm(registers) {
-					ops[i] = counter(fmt.Sprint(k), fits+int64(k), 1)
+	synctest.Test(t, func(t *testing.T) {
+		a := store.AtomicRegistersOf(single(newMapStore()))
+		const registers, fits = 3, 60
+		var applied atomic.Int64
+		var wg sync.WaitGroup
+		for g := range 16 {
+			rnd := rand.New(rand.NewPCG(uint64(g), 11))
+			wg.Go(func() {
+				for range 10 {
+					ops, res := make([]store.Op, registers), make([]store.Result, registers)
+					for i, k := range rnd.Perm(registers) {
+						ops[i] = counter(fmt.Sprint(k), fits+int64(k), 1)
+					}
+					ok, err := a.AdvanceAll(t.Context(), ops, res)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if ok {
+						applied.Add(1)
+					}
 				}
-				ok, err := a.AdvanceAll(t.Context(), ops, res)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				if ok {
-					applied.Add(1)
-				}
-			}
-		})
-	}
-	wg.Wait()
-	if n := applied.Load(); n > fits || n < fits/2 {
-		t.Errorf("%d were applied, want at most %d and not much less", n, fits)
-	}
+			})
+		}
+		wg.Wait()
+		if n := applied.Load(); n > fits || n < fits/2 {
+			t.Errorf("%d were applied, want at most %d and not much less", n, fits)
+		}
+	})
 }
 
 // store 1, 6: what the fallback gives back late, over a slow store, gives

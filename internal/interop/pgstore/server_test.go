@@ -66,8 +66,13 @@ var schemas atomic.Int64
 // freshSchema is a name that no other test of this run has.
 func freshSchema() string { return fmt.Sprintf("test_%d", schemas.Add(1)) }
 
+// newStore returns a store whose calls end with their contexts, far below its
+// own limit, unless the test is about that.
 func newStore(t testing.TB, cfg pgstore.Config) *pgstore.Store {
 	t.Helper()
+	if cfg.Timeout == 0 {
+		cfg.Timeout = time.Minute
+	}
 	s, err := pgstore.New(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -50,7 +50,7 @@ func cluster(t testing.TB, n int) []*server {
 	ctx := t.Context()
 	var nodes []*server
 	for range n {
-		nodes = append(nodes, start(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", freePort(t)))
+		nodes = append(nodes, start(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "30000", "--cluster-port", freePort(t)))
 	}
 	const slots = 16384
 	for i, s := range nodes {

@@ -227,9 +227,7 @@ func TestRestart(t *testing.T) {
 		for g := range 4 {
 			wg.Go(func() {
 				for i := 0; ; i++ {
-					ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 					err := kept.Put(ctx, fmt.Sprint(g, ".", i), []byte(fmt.Sprint(i)), time.Hour)
-					cancel()
 					if err != nil {
 						once.Do(func() { close(broke) })
 						return

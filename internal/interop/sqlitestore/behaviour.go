@@ -404,12 +404,13 @@ func testCloseLocked(t *testing.T, d Driver) {
 	release := lockFile(t, d.open(t, path))
 	defer release()
 	var wg sync.WaitGroup
-	for range 10 {
+	for s.Stats().Busy == 0 { // until the writer is waiting for the lock
 		wg.Go(func() {
 			if err := s.Put(t.Context(), "key", nil, 0); err == nil {
 				t.Error("a put succeeded without the lock")
 			}
 		})
+		<-time.After(time.Millisecond)
 	}
 	begin := time.Now()
 	err = s.Close()

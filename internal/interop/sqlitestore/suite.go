@@ -95,10 +95,13 @@ func (d Driver) openDSN(tb testing.TB, dsn string) *sql.DB {
 	return db
 }
 
-// store returns a store on cfg.DB, or in a new file without one. It is closed
-// when the test ends.
+// store returns a store on cfg.DB, or in a new file without one, with a limit
+// of a minute unless cfg has another. It is closed when the test ends.
 func (d Driver) store(tb testing.TB, cfg kit.Config) *kit.Store {
 	tb.Helper()
+	if cfg.Timeout == 0 {
+		cfg.Timeout = time.Minute
+	}
 	if cfg.DB == nil {
 		cfg.DB = d.open(tb, newFile(tb))
 	}
