@@ -33,7 +33,7 @@ func (v *ballot) join(sh *share, name func(k int64) string, k int64) {
 	if sh.s.broken {
 		return
 	}
-	one := store.Op{Step: 1, Min: 1, Max: 1, TTL: 4 * time.Duration(sh.vote())}
+	one := store.Op{Step: 1, Min: 1, Max: 1, TTL: 4 * time.Duration(sh.s.vote())}
 	for i := max(k, v.last+1); i <= k+1; i++ {
 		which := 0
 		if i <= v.doubt {

@@ -48,9 +48,10 @@
 // process that works well and is busy does not outvote the others. So one process
 // with a bad network never opens the breaker of the others. What the fleet has
 // opened is open everywhere within a sync interval, give or take a fifth, and a
-// round trip. Where the store or the machine stood still for most of an interval,
-// the processes wait for each other's word for one more. One that has gone counts
-// among those with calls for up to eight intervals.
+// round trip. Where the store or the machine stood still for two intervals, or for a
+// second if that is longer, the processes wait for each other's word for one and a
+// half. One that has gone counts among those with calls for up to eight intervals,
+// or four seconds if that is longer.
 //
 // Probes are shared: in any time w all processes together start at most Probes,
 // one for each that has ended in that time, and one for each ProbeTimeout in w and

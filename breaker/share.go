@@ -99,9 +99,6 @@ func (sh *share) stats() FleetStats {
 	return st
 }
 
-// vote is the length of a vote. See [syncer.heard] for why it is not shorter.
-func (sh *share) vote() int64 { return 4 * int64(sh.s.every) }
-
 // op adds an operation, and returns where it is.
 func (sh *share) op(key string, step store.Op) int {
 	step.Space, step.Key = sh.space, key
@@ -159,7 +156,7 @@ func (sh *share) count(clock int64) {
 	if !tripped && c.calls == 0 {
 		return
 	}
-	k := clock / sh.vote()
+	k := clock / sh.s.vote()
 	active := func(k int64) string { return "a/" + strconv.FormatInt(k, 10) }
 	sh.active.join(sh, active, k)
 	if !sh.accuses {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -92,33 +93,83 @@ type still struct {
 }
 
 func (s *still) AdvanceBatch(ctx context.Context, ops []store.Op, res []store.Result) error {
+	s.wait()
+	return s.Memory.AdvanceBatch(ctx, ops, res)
+}
+
+func (s *still) Get(ctx context.Context, key string) ([]byte, bool, error) {
+	s.wait()
+	return s.Memory.Get(ctx, key)
+}
+
+func (s *still) Keep() (store.Store, error) { return s, nil }
+
+func (s *still) wait() {
 	if at := time.Since(s.start) % s.of; at < s.part {
 		time.Sleep(s.part - at)
 	}
-	return s.Memory.AdvanceBatch(ctx, ops, res)
+	// Not all are answered in the same instant, nor in the order in which they asked.
+	time.Sleep(rand.N(10 * time.Millisecond))
 }
 
 // breaker 30: nor does it open the others when they have all been held up, and it
 // is the first one to go on.
 func TestPoisonedProcessHeldUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &still{Memory: newMemory(t), start: time.Now(), part: 900 * time.Millisecond, of: 3 * time.Second}
-		all := fleet(t, 4, breaker.Config{Store: s, Sync: 250 * time.Millisecond})
-		for range 120 {
-			work(all, 1, time.Second)
-			for _, b := range all[1:] {
-				want(t, b, breaker.Closed)
+		for _, sync := range []time.Duration{20, 50, 100, 250} {
+			s := &still{Memory: newMemory(t), start: time.Now(), part: 900 * time.Millisecond, of: 3 * time.Second}
+			all := fleet(t, 4, breaker.Config{Store: s, Sync: sync * time.Millisecond})
+			for range 120 {
+				work(all, 1, time.Second)
+				for _, b := range all[1:] {
+					want(t, b, breaker.Closed)
+				}
+			}
+			if st := all[0].Stats(); st.Openings == 0 || st.Fleet.Generation != 0 {
+				t.Errorf("%+v", st)
+			}
+			// It is no store that has failed: what most of them find is believed.
+			work(all, 3, 6*time.Second)
+			if n := states(all); n[breaker.Open] != 4 {
+				t.Error(n)
 			}
 		}
-		if st := all[0].Stats(); st.Openings == 0 || st.Fleet.Generation != 0 {
-			t.Errorf("%+v", st)
-		}
-		// It is no store that has failed: what most of them find is believed.
-		work(all, 3, 6*time.Second)
-		if n := states(all); n[breaker.Open] != 4 {
-			t.Error(n)
+	})
+}
+
+// Nor where only the store's clock has gone on: machines that were suspended do not
+// know it.
+func TestPoisonedProcessSuspended(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &wrong{Memory: newMemory(t)}
+		all := fleet(t, 2, breaker.Config{Store: s, MinCalls: 5, OpenFor: time.Second, MaxOpen: -1})
+		for range 40 {
+			work(all, 1, 20*time.Second+rand.N(2*time.Second))
+			s.off.Add(int64(6 * time.Second))
+			work(all, 1, 10*time.Second)
+			if st := all[0].Stats(); st.Openings == 0 || st.Fleet.Generation != 0 {
+				t.Fatalf("%+v", st)
+			}
 		}
 	})
+}
+
+// A store that takes its time is no reason not to believe the others.
+func TestQuorumOpensSlowly(t *testing.T) {
+	for _, sync := range []time.Duration{10, 50, 100, 500, 1000} {
+		synctest.Test(t, func(t *testing.T) {
+			const rtt = 300 * time.Millisecond // a batch, and a record read and written, in a second
+			s := storetest.Faulty(newMemory(t), func(storetest.Call) storetest.Fault {
+				return storetest.Fault{Delay: rtt}
+			})
+			all := fleet(t, 4, breaker.Config{Store: s, Sync: sync * time.Millisecond, OpenFor: time.Minute})
+			work(all, 0, 4*time.Second)
+			work(all, 3, 8*time.Second)
+			if n := states(all); n[breaker.Open] != 4 {
+				t.Errorf("sync %v ms: %v", int64(sync), n)
+			}
+		})
+	}
 }
 
 // breaker 30: five of eight open all within a sync interval and a round trip.

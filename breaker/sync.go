@@ -58,10 +58,11 @@ type syncer struct {
 	// Of the goroutine alone.
 	clock   int64 // the store's at start, ns since 1970
 	clocked bool  // it is known
-	warm    int64 // since when the store has answered without a break, and in time
-	due     int64 // when this step was to begin
+	told    int64 // what it was in the last answer
+	came    int64 // when that did
+	warm    int64 // since when the store has answered without a break
 	broken  bool  // the last step has failed
-	back    bool  // it has not, but the one before has
+	back    bool  // it has not, but there was a break before it
 	outages int64 // how often it has begun to fail
 	n       int64 // steps
 	reads   int   // of records in this step
@@ -155,13 +156,10 @@ func (s *syncer) run() {
 		if s.n == 1 {
 			close(s.first)
 		}
-		pause := s.pause()
-		s.due = s.now() + int64(pause)
-		timer.Reset(pause)
+		timer.Reset(s.pause())
 		select {
 		case <-timer.C:
 		case <-s.wake:
-			s.due = min(s.due, s.now())
 		case <-s.ctx.Done():
 			s.step(context.Background(), leaveWithin)
 			return
@@ -170,8 +168,8 @@ func (s *syncer) run() {
 }
 
 // pause is the time until the next step. What could not be said while the store
-// was away is said at once, and the step that finds that it has been back for long
-// enough is not a jittered interval late.
+// was away, or was said for a time that is over, is said at once, and the step that
+// finds that it has been back for long enough is not a jittered interval late.
 func (s *syncer) pause() time.Duration {
 	if s.back {
 		s.back = false
@@ -264,27 +262,36 @@ func (s *syncer) exchange(ctx context.Context, some []*share) error {
 }
 
 // heard takes note of an answer that was asked for at one instant and came at
-// another. One that is late may be so because the store or the machine has stood
-// still, and then it has for the other processes too: their votes may have run out,
-// and whoever is first afterwards finds itself alone. Steps are at most one interval
-// and a fifth apart, so whoever is late by less than three quarters can tell that
-// nothing has stood still for two, and for that and a step votes last.
+// another. Where there was none for long, the store or the machine may have stood
+// still, and then for the other processes too: their votes may have run out, and
+// whoever is first afterwards finds itself alone. That the store's clock says so is
+// enough, since that of a machine which is suspended stands still as well.
 func (s *syncer) heard(before, after, clock int64) {
-	late := after-s.due > int64(s.every-s.every/4)
-	if late && s.clocked { // it says little of when in between the store has answered
-		s.clock = min(max(s.clock, clock-after), clock-before)
-	} else {
+	late := max(after-s.came, clock-s.told, s.told-clock) > s.vote()/2
+	switch {
+	case !s.clocked:
 		s.clock = clock - (before + (after-before)/2)
+	case late:
+		s.back = true
 	}
+	// All that is certain is that the store has answered in between.
+	s.clock = min(max(s.clock, clock-after), clock-before)
 	if late || s.broken || !s.clocked {
 		s.warm = after
 	}
-	s.clocked = true
+	s.clocked, s.told, s.came = true, clock, after
 }
+
+// vote is the length of a vote, in ns. A process whose answers come in half of that
+// at most knows that nothing has stood still for longer. The steps of the others
+// are then no further apart than that and an interval and a fifth, and what is left
+// is for the time that they take. A step that takes longer than half a vote has
+// failed, so that a slow store alone does not keep anybody from being sure.
+func (s *syncer) vote() int64 { return int64(max(4*s.every, 2*leaveWithin)) }
 
 func (s *syncer) failed(err error) {
 	if !s.broken {
-		s.broken = true
+		s.broken, s.back = true, false
 		s.outages++
 		if s.ctx.Err() == nil {
 			s.log.Warn("breaker: the store has failed; each process decides for itself", slog.Any("error", err))
@@ -298,5 +305,6 @@ func (s *syncer) steady(now int64) bool {
 	return !s.broken && now-s.warm >= s.settled()
 }
 
-// settled is in how long all processes have made a step, in ns.
-func (s *syncer) settled() int64 { return int64(s.every + s.every/4) }
+// settled is in how long all processes have made a step and said what they could
+// not, in ns.
+func (s *syncer) settled() int64 { return int64(s.every) + s.vote()/8 }
