@@ -201,9 +201,9 @@ func (d *direction) putPing(id uint64) {
 const bulk = 64 << 10
 
 // checkPing looks after the pings to the side that d comes from. It reports
-// false if that side is dead. at notes when to look again, and reports whether
-// that time has come.
-func (d *direction) checkPing(now int64, at func(due int64) bool) bool {
+// false if that side is dead. writing tells whether a write was under way in either
+// direction. at notes when to look again, and reports whether that time has come.
+func (d *direction) checkPing(now int64, writing bool, at func(due int64) bool) bool {
 	c := &d.t.p.cfg.Timeouts
 	to := d.t.other(d) // where the pings go
 	last := d.from.last.Load()
@@ -216,7 +216,7 @@ func (d *direction) checkPing(now int64, at func(due int64) bool) bool {
 	// While a write to the other side is under way nothing of this one is read,
 	// and during one to this side the ping may be behind it. Who is to blame
 	// is for WriteStall to judge, and an answer has its time from the end of that.
-	if d.writing.Load() != 0 || to.writing.Load() != 0 {
+	if writing {
 		d.stuck = true
 		at(now + int64(c.Ping))
 		return true

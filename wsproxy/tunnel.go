@@ -354,8 +354,10 @@ func (t *tunnel) tick(now int64) (next int64) {
 	closing := t.closing
 	half := t.client.ended || t.backend.ended || t.client.closeSeen || t.backend.closeSeen
 	t.mu.Unlock()
+	// Looked at before a ping is put in: that is a write, too, and says nothing.
+	writing := t.up.writing.Load() != 0 || t.down.writing.Load() != 0
 	if c.Linger > 0 && half {
-		if t.up.writing.Load() != 0 || t.down.writing.Load() != 0 {
+		if writing {
 			t.busyAt = now // for WriteStall to judge
 		}
 		if at(max(client, backend, t.busyAt) + int64(c.Linger)) {
@@ -386,7 +388,7 @@ func (t *tunnel) tick(now int64) (next int64) {
 	}
 	if c.Ping > 0 {
 		for _, d := range [...]*direction{&t.up, &t.down} {
-			if !d.checkPing(now, at) {
+			if !d.checkPing(now, writing, at) {
 				t.note(EndPong, nil)
 				go t.cut()
 				return 0
