@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -334,45 +335,49 @@ func TestLeastConnectionsTakesTheLeast(t *testing.T) {
 // A1, note 2: a peer without a latency must not attract all traffic, and
 // latencies below a millisecond must make a difference.
 func TestPeakEWMADoesNotFloodANewPeer(t *testing.T) {
-	peers := somePeers(4)
-	s := selectorOf(t, PeakEWMA(), peers)
-	for _, p := range peers[:3] {
-		s.report(p, outcomeOK, 5*time.Millisecond)
-	}
-	counts := make(map[*Peer]int)
-	p := seeded(7)
-	for range 8000 {
-		peer, _ := s.pick(p)
-		counts[peer]++
-	}
-	if got := counts[peers[3]]; got > 8000/4+200 {
-		t.Errorf("the new peer has %d of 8000 picks", got)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		peers := somePeers(4)
+		s := selectorOf(t, PeakEWMA(), peers)
+		for _, p := range peers[:3] {
+			s.report(p, outcomeOK, 5*time.Millisecond)
+		}
+		counts := make(map[*Peer]int)
+		p := seeded(7)
+		for range 8000 {
+			peer, _ := s.pick(p)
+			counts[peer]++
+		}
+		if got := counts[peers[3]]; got > 8000/4+200 {
+			t.Errorf("the new peer has %d of 8000 picks", got)
+		}
 
-	joined := append(slices.Clone(peers), &Peer{ID: "new", Weight: 1})
-	s.report(peers[0], outcomeOK, 9*time.Millisecond)
-	s.set(joined)
-	if got := joined[4].Latency(); got < 4*time.Millisecond || got > 6*time.Millisecond {
-		t.Errorf("the latency of a peer that joins is %v, want the median of 5ms", got)
-	}
+		joined := append(slices.Clone(peers), &Peer{ID: "new", Weight: 1})
+		s.report(peers[0], outcomeOK, 9*time.Millisecond)
+		s.set(joined)
+		if got := joined[4].Latency(); got < 4*time.Millisecond || got > 6*time.Millisecond {
+			t.Errorf("the latency of a peer that joins is %v, want the median of 5ms", got)
+		}
+	})
 }
 
 func TestPeakEWMAPrefersTheFaster(t *testing.T) {
-	peers := somePeers(2)
-	s := selectorOf(t, PeakEWMA(), peers)
-	s.report(peers[0], outcomeOK, 300*time.Microsecond)
-	s.report(peers[1], outcomeOK, 100*time.Microsecond)
-	for range 100 {
-		if peer, _ := s.pick(new(Pick)); peer != peers[1] {
-			t.Fatal("picked the slower of two idle peers")
+	synctest.Test(t, func(t *testing.T) {
+		peers := somePeers(2)
+		s := selectorOf(t, PeakEWMA(), peers)
+		s.report(peers[0], outcomeOK, 300*time.Microsecond)
+		s.report(peers[1], outcomeOK, 100*time.Microsecond)
+		for range 100 {
+			if peer, _ := s.pick(new(Pick)); peer != peers[1] {
+				t.Fatal("picked the slower of two idle peers")
+			}
 		}
-	}
-	for range 3 {
-		s.begin(peers[1])
-	}
-	if peer, _ := s.pick(new(Pick)); peer != peers[0] {
-		t.Error("picked the faster peer although it has four times the requests")
-	}
+		for range 3 {
+			s.begin(peers[1])
+		}
+		if peer, _ := s.pick(new(Pick)); peer != peers[0] {
+			t.Error("picked the faster peer although it has four times the requests")
+		}
+	})
 }
 
 func TestEWMA(t *testing.T) {

@@ -99,6 +99,51 @@ func TestGRPCStatusInHead(t *testing.T) {
 	}
 }
 
+// A back end that sends a status in the head and a body nevertheless has that body
+// passed on piece by piece.
+func TestGRPCStatusBeforeBody(t *testing.T) {
+	for _, interval := range []time.Duration{0, -1, time.Second} {
+		for _, length := range []int64{3, -1} {
+			inBubbles(t, memnet.Protos(), func(t *testing.T, p memnet.Proto) {
+				proxy := newProxy(t, upstream.ProxyConfig{
+					Target: "http://b", FlushInterval: interval,
+					Transport: tripperFunc(func(*http.Request) (*http.Response, error) {
+						pr, pw := io.Pipe()
+						go func() {
+							for range 3 {
+								time.Sleep(time.Minute)
+								io.WriteString(pw, "x")
+							}
+							pw.Close()
+						}()
+						res := response(200, "")
+						res.Header = http.Header{"Content-Type": {"application/grpc"}, "Grpc-Status": {"0"}}
+						res.Body, res.ContentLength = pr, length
+						return res, nil
+					}),
+				})
+				s := memnet.Serve(t, p, &http.Server{Handler: proxy})
+				start := time.Now()
+				res, err := s.Client.Post(s.URL, "application/grpc", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer res.Body.Close()
+				b := make([]byte, 1)
+				for i := range 3 {
+					_, err := io.ReadFull(res.Body, b)
+					if d := time.Since(start); err != nil || d >= time.Duration(i+1)*time.Minute+time.Second {
+						t.Errorf("interval %v, length %d: piece %d after %v, %v", interval, length, i, d, err)
+					}
+				}
+				if rest, err := io.ReadAll(res.Body); len(rest) != 0 || err != nil {
+					t.Errorf("interval %v, length %d: at the end %q, %v", interval, length, rest, err)
+				}
+			})
+		}
+	}
+}
+
 // FlushInterval bounds the wait of a response of known length, negative flushes
 // at each pause, and zero leaves it to the server.
 func TestFlushInterval(t *testing.T) {

@@ -268,11 +268,8 @@ type copying struct {
 func (x *exchange) copyingOf(res *http.Response) copying {
 	interval := x.p.cfg.FlushInterval
 	events := x.grpc || isEventStream(res.Header["Content-Type"]) || isGRPC(res.Header["Content-Type"])
-	var c copying
-	if !statusInHead(res) {
-		c.pauses = interval < 0 || res.ContentLength < 0 || events
-		c.timed = interval > 0 && !c.pauses
-	} // else it ends with its head, and a flush would part the two: clients take that for an error
+	c := copying{pauses: interval < 0 || res.ContentLength < 0 || events}
+	c.timed = interval > 0 && !c.pauses
 	size := largeBuffer
 	if events || res.ContentLength >= 0 && res.ContentLength <= smallBuffer {
 		size = smallBuffer
@@ -311,11 +308,15 @@ func (x *exchange) copyResponse(res *http.Response, c copying) error {
 	}
 	s := x.p.streams.get(x.w)
 	defer x.p.streams.put(s)
-	if c.pauses {
+	switch {
+	case statusInHead(res):
+		// The end comes next, and a flush would part it from the head: clients
+		// take that for an error. If a body comes nevertheless, it is a stream.
+	case c.pauses:
 		// The head alone must not wait for the first byte, which may be
 		// long in coming. Most often it is not, and one flush is enough.
 		s.start(headDelay)
-	} else {
+	default:
 		s.interval = x.p.cfg.FlushInterval
 		s.start(s.interval)
 	}

@@ -177,6 +177,8 @@ func TestUpdateOfLabels(t *testing.T) {
 func TestUpdateOfMaxInFlightForUpgrades(t *testing.T) {
 	release := make(chan struct{})
 	s := serveTLSBoth(t, &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release })})
+	let := sync.OnceFunc(func() { close(release) })
+	defer let() // before the server is closed, which waits for its handlers
 	url := "https://" + s.addr
 	p := newPool(t, upstream.Config{Targets: []upstream.Target{{URL: url, MaxInFlight: 1}}, TLS: s.tls, Conns: upstream.Conns{Queue: -1}})
 	if err := p.Update([]upstream.Target{{URL: url, MaxInFlight: 2}}); err != nil {
@@ -194,7 +196,7 @@ func TestUpdateOfMaxInFlightForUpgrades(t *testing.T) {
 		go func() { errs <- upgrade() }()
 	}
 	wantKind(t, <-errs, upstream.KindQueueFull) // the third
-	close(release)
+	let()
 	for range 2 {
 		if err := <-errs; err != nil {
 			t.Error(err)
