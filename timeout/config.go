@@ -82,7 +82,9 @@ type Config struct {
 
 	// ErrorHandler answers in the handler's place, with an *[Error]; nil is
 	// [WriteError]. Unless Cooperative is set it runs while the handler may
-	// still be running. It must not read the body.
+	// still be running. It must not read the body. On HTTP/2 an answer that has a
+	// grpc-status in its head is sent after Grace, since the end of the stream must
+	// be in the same frame.
 	ErrorHandler func(http.ResponseWriter, *http.Request, error)
 
 	// OnLate, unless nil, is told of handlers that are still running when the

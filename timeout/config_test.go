@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"example.com/plainware/internal/memnet"
 	"example.com/plainware/timeout"
 )
 
@@ -186,4 +187,37 @@ func TestAnswer(t *testing.T) {
 			t.Errorf("the error is %#v", got)
 		}
 	})
+}
+
+// An answer to gRPC that has its status in the head ends the stream with it, which
+// only the handler's return lets the server do. Any other goes out before that.
+func TestAnswerWithGRPCStatus(t *testing.T) {
+	for _, cooperative := range []bool{false, true} {
+		for _, nested := range []bool{false, true} {
+			inBubbles(t, []memnet.Proto{memnet.HTTP2, memnet.H2C}, func(t *testing.T, p memnet.Proto) {
+				h := newMiddleware(t, timeout.Config{
+					Limits:      timeout.Limits{Total: time.Second},
+					Cooperative: cooperative,
+					ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+						w.Header().Set("Content-Type", "application/grpc")
+						w.Header().Set("Grpc-Status", "4")
+						w.WriteHeader(http.StatusOK)
+					},
+				}).Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { time.Sleep(1020 * time.Millisecond) }))
+				if nested {
+					h = newMiddleware(t, timeout.Config{Limits: generous, Cooperative: cooperative}).Handler(h)
+				}
+				s := serve(t, p, h)
+				res, err := s.Client.Post(s.URL, "application/grpc", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer res.Body.Close()
+				// The server knows the length if the handler has returned.
+				if res.StatusCode != 200 || res.Header.Get("Grpc-Status") != "4" || res.ContentLength != 0 {
+					t.Errorf("cooperative %v, nested %v: %s, %v, length %d", cooperative, nested, res.Status, res.Header, res.ContentLength)
+				}
+			})
+		}
+	}
 }

@@ -358,6 +358,51 @@ func TestStalledRestIsReadOnce(t *testing.T) {
 	}
 }
 
+// A deadline that comes from another goroutine while the server reads the rest of a
+// body, as from the timers of a middleware inside, holds for all that the server
+// still reads.
+func TestDeadlineWhileRestIsRead(t *testing.T) {
+	for _, cooperative := range []bool{false, true} {
+		cfg := timeout.Config{Limits: timeout.Limits{ReadIdle: time.Minute}, Cooperative: cooperative}
+		inBubbles(t, http1, func(t *testing.T, p memnet.Proto) {
+			h := newMiddleware(t, cfg).Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				rc := http.NewResponseController(w)
+				time.AfterFunc(time.Second, func() { rc.SetReadDeadline(time.Now()) })
+				rc.Flush()
+			}))
+			start := time.Now()
+			c, br := dial(t, serve(t, p, h), "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
+			c.SetReadDeadline(start.Add(time.Hour))
+			if _, err := io.Copy(io.Discard, br); err != nil || time.Since(start) > 2*time.Second {
+				t.Errorf("cooperative %v: the connection ended with %v after %v", cooperative, err, time.Since(start))
+			}
+		})
+	}
+}
+
+// The server ends the context where a read deadline passes, and ReadIdle limits what
+// the handler reads after that nevertheless, and what the server reads after both.
+func TestReadIdleAfterDeadline(t *testing.T) {
+	for _, cooperative := range []bool{false, true} {
+		cfg := timeout.Config{Limits: timeout.Limits{ReadIdle: 2 * time.Second}, Cooperative: cooperative}
+		inBubbles(t, http1, func(t *testing.T, p memnet.Proto) {
+			h := newMiddleware(t, cfg).Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				rc := http.NewResponseController(w)
+				rc.SetReadDeadline(time.Now().Add(time.Second))
+				io.ReadAll(r.Body)
+				rc.SetReadDeadline(time.Time{})
+				io.ReadAll(r.Body)
+			}))
+			start := time.Now()
+			c, br := dial(t, serve(t, p, h), "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
+			c.SetReadDeadline(start.Add(time.Hour))
+			if _, err := io.Copy(io.Discard, br); err != nil || time.Since(start) > 6*time.Second {
+				t.Errorf("cooperative %v: the connection ended with %v after %v", cooperative, err, time.Since(start))
+			}
+		})
+	}
+}
+
 // Where something outside works on when the handler has returned, for longer than
 // the limit for the rest of the body, that limit cancels nothing.
 func TestNextRequestAfterWorkOutside(t *testing.T) {

@@ -149,7 +149,12 @@ func (m *Middleware) serveCooperative(w http.ResponseWriter, r *http.Request, ne
 		}}
 	}
 	if p.ReadIdle > 0 {
-		o.read = &watch{err: p.readIdle, fire: func() { o.end(p.readIdle) }}
+		o.read = &watch{err: p.readIdle, fire: func() {
+			o.end(p.readIdle)
+			if o.body.unread() { // as below, but the server may have ended the context before
+				o.setReadDeadline(longAgo)
+			}
+		}}
 	}
 	if hasBody(r) {
 		b := &body{ReadCloser: r.Body, watch: o.read, over: func() error {

@@ -107,10 +107,14 @@ func (g *gate) setWriteDeadline(t time.Time) error {
 }
 
 // startDrain limits the reading of the rest of an HTTP/1 body that the server
-// does before it sends the header.
+// does before it sends the header. A deadline of the handler's is from another
+// goroutine then, as the timers of a middleware inside are, and stays.
 func (g *gate) startDrain(deadline time.Time) {
 	g.timed.Store(true)
 	g.do(func(c *http.ResponseController) error {
+		if !g.ownRead.IsZero() && g.ownRead.Before(deadline) {
+			deadline = g.ownRead
+		}
 		g.draining = deadline
 		return c.SetReadDeadline(deadline)
 	})
@@ -118,7 +122,7 @@ func (g *gate) startDrain(deadline time.Time) {
 
 func (g *gate) endDrain() {
 	g.do(func(c *http.ResponseController) error {
-		err := c.SetReadDeadline(time.Time{})
+		err := c.SetReadDeadline(g.ownRead)
 		g.lapsed = g.lapsed || passed(g.draining)
 		g.draining = time.Time{}
 		return err

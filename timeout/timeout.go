@@ -200,6 +200,9 @@ func (m *Middleware) answer(g *gate, r *http.Request, b *body, p *plan, err *Err
 	g.setWriteDeadline(time.Now().Add(answerLimit(p)))
 	closeIfSpoiled(g, r, b)
 	m.cfg.ErrorHandler(g.w, r, err)
+	if r.ProtoMajor >= 2 && len(g.w.Header()["Grpc-Status"]) > 0 {
+		return // clients of gRPC want the end of the stream with such a head
+	}
 	http.NewResponseController(g.w).Flush()
 }
 
