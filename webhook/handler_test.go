@@ -197,39 +197,37 @@ func TestRedirectIsNotDone(t *testing.T) {
 // another one, which took over, has done.
 func TestLeaseLost(t *testing.T) {
 	for _, late := range []int{200, 500} {
-		synctest.Test(t, func(t *testing.T) {
-			e := newEndpoint(t, newMemory(t), func(c *webhook.Config) { c.Lease = time.Second })
-			end := make(chan int)
-			done := make(chan struct{})
-			e.handle = func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(<-end) }
-			go func() { e.send("a", late); close(done) }()
-			synctest.Wait()
-			time.Sleep(2 * time.Second)
-			second := make(chan struct{})
-			go func() { e.send("a", 200); close(second) }()
-			synctest.Wait()
-			e.wantRuns(2)
-			end <- late // one of the two: both wait
-			synctest.Wait()
-			select {
-			case <-done: // the late one has ended first
-				e.send("a", 409)
-				end <- 200
-				<-second
-			case <-second:
-				if late != 200 {
-					return
+		for _, lateFirst := range []bool{true, false} {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEndpoint(t, newMemory(t), func(c *webhook.Config) { c.Lease = time.Second })
+				// run sends the delivery to a handler that waits for its status.
+				run := func(want int) (end func()) {
+					status, done := make(chan int), make(chan struct{})
+					e.handle = func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(<-status) }
+					go func() { e.send("a", want); close(done) }()
+					synctest.Wait()
+					return func() { status <- want; <-done }
+				}
+				endLate := run(late)
+				time.Sleep(2 * time.Second)
+				endSecond := run(200)
+				e.wantRuns(2)
+				if lateFirst {
+					endLate()
+					e.send("a", 409)
+					endSecond()
+				} else {
+					endSecond()
+					e.send("a", 200)
+					endLate()
 				}
 				e.send("a", 200)
-				end <- late
-				<-done
-			}
-			e.send("a", 200)
-			e.wantRuns(2)
-			if !strings.Contains(e.log.String(), "longer than the lease") {
-				t.Errorf("log %q", e.log.String())
-			}
-		})
+				e.wantRuns(2)
+				if !strings.Contains(e.log.String(), "longer than the lease") {
+					t.Errorf("log %q", e.log.String())
+				}
+			})
+		}
 	}
 }
 
