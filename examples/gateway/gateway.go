@@ -163,6 +163,16 @@ func newGateway(cfg config) (g *gateway, err error) {
 		Limits: cfg.limits,
 		Mux:    mux,
 		Routes: cfg.routes,
+		OnLate: func(r *http.Request, l timeout.Late) {
+			if l.Running && mux != nil {
+				// The handler is left behind with its request, and so is what the
+				// mux has told it. The log wants the route all the same.
+				_, r.Pattern = mux.Handler(r)
+			}
+			if l.Panic != nil && l.Panic != http.ErrAbortHandler {
+				cfg.logger.ErrorContext(r.Context(), "panic after the limit", "panic", l.Panic, "stack", string(l.Stack))
+			}
+		},
 	})
 	rate, rateErr := ratelimit.New(ratelimit.Config{
 		Policies: rates(),

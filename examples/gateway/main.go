@@ -32,12 +32,14 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"os/signal"
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -201,7 +203,7 @@ const defaultGrace = 10 * time.Second
 
 // serve listens and serves until ctx ends, then shuts down in order: no new
 // connections, event streams and WebSockets end, other requests finish or are
-// cut after opt.grace, then the back ends go, and the store, which handlers may
+// cut after opt.grace, tunnels are cut, then the back ends go, and the store, which handlers may
 // use to their end, goes last.
 func serve(ctx context.Context, opt options, stdout, stderr io.Writer) error {
 	logger, err := newLogger(opt.json, stderr)
@@ -294,7 +296,8 @@ func serve(ctx context.Context, opt options, stdout, stderr io.Writer) error {
 	}
 	defer g.Close() // before the store is closed; it has nothing to say
 
-	srv := newServer(g, logger)
+	var handlers running
+	srv := newServer(handlers.count(g), logger)
 	srv.BaseContext = func(net.Listener) context.Context { return requests }
 	srv.RegisterOnShutdown(endStreams)
 	if err := wsproxy.Prepare(srv); err != nil {
@@ -320,8 +323,35 @@ func serve(ctx context.Context, opt options, stdout, stderr io.Writer) error {
 	}
 	leaving.Wait()
 	<-failed
+	cut()
+	handlers.wait(within)
 	logger.Info("stopped")
 	return nil
+}
+
+// running counts the handlers that have not returned. A server that is shut down
+// waits for its connections, which those that were upgraded are none of any more,
+// and their handlers still have a line to log.
+type running struct{ n atomic.Int64 }
+
+func (c *running) count(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c.n.Add(1)
+		defer c.n.Add(-1)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// wait returns when there are none, or ctx has ended.
+func (c *running) wait(ctx context.Context) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for c.n.Load() > 0 && ctx.Err() == nil {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
 }
 
 // listen is net.Listen with an error that says what to do.

@@ -2,12 +2,16 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"go/parser"
 	"go/token"
 	"net"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // A mistake on the command line is one line that names the flag and the value,
@@ -123,6 +127,28 @@ func TestPortInUse(t *testing.T) {
 	if stdout.Len() > 0 {
 		t.Errorf("stdout: %q", stdout.String())
 	}
+}
+
+// Handlers are waited for, as long as the context lets them.
+func TestRunning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c running
+		c.wait(t.Context())
+		h := c.count(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { time.Sleep(time.Minute) }))
+		go h.ServeHTTP(nil, nil)
+		synctest.Wait()
+		began := time.Now()
+		within, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		c.wait(within)
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("gave up after %v, want 1s", took)
+		}
+		c.wait(t.Context())
+		if took := time.Since(began); took < time.Minute || took > time.Minute+time.Second {
+			t.Errorf("waited for %v, want a minute", took)
+		}
+	})
 }
 
 // What is printed can be pasted, whatever address was listened on.

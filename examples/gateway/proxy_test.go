@@ -54,8 +54,8 @@ func TestRoutes(t *testing.T) {
 	}
 	t.Cleanup(demos.Close)
 	routes := demoRoutes()
-	// Of a handler that is left behind the log has no route.
-	routes["GET /slow"] = timeout.Limits{Total: short, Grace: patience}
+	// The handler is left behind, and the log has its route nevertheless.
+	routes["GET /slow"] = timeout.Limits{Total: short, Grace: -1}
 	g := serveConfig(t, config{
 		targets: demos.urls,
 		limits:  edgeLimits(time.Minute),

@@ -102,6 +102,10 @@ func TestSockets(t *testing.T) {
 				t.Errorf("closed with %d, want 1012", code)
 			}
 			<-stopped
+			log := g.log.String()
+			if line := strings.Index(log, `"msg":"request"`); line < 0 || line > strings.Index(log, `"msg":"stopped"`) {
+				t.Errorf("stopped before the handler had returned:\n%s", log)
+			}
 			want := map[string]float64{"HTTP/1.1": 101, "HTTP/2": 200}[name]
 			if line := g.log.line(t, "request", id[0]); line["status"] != want {
 				t.Errorf("log: %v", line)
