@@ -60,6 +60,15 @@ func backEnds() map[string]http.Handler {
 
 type gorillaConn struct{ c *gorilla.Conn }
 
+// answersCloses has a Close answered as it is by default, but without the second
+// after which a busy machine is given up.
+func answersCloses(c *gorilla.Conn) {
+	c.SetCloseHandler(func(code int, _ string) error {
+		_ = c.WriteControl(gorilla.CloseMessage, gorilla.FormatCloseMessage(code, ""), time.Now().Add(patience))
+		return nil
+	})
+}
+
 func openGorilla(ctx context.Context, url string, cfg *tls.Config, subprotocol string) (conn, string, error) {
 	d := gorilla.Dialer{TLSClientConfig: cfg, Subprotocols: []string{subprotocol}, EnableCompression: true}
 	c, res, err := d.DialContext(ctx, url, nil)
@@ -69,6 +78,7 @@ func openGorilla(ctx context.Context, url string, cfg *tls.Config, subprotocol s
 		}
 		return nil, "", err
 	}
+	answersCloses(c)
 	deadline, _ := ctx.Deadline()
 	return gorillaConn{c}, c.Subprotocol(), errors.Join(c.SetReadDeadline(deadline), c.SetWriteDeadline(deadline))
 }
@@ -109,6 +119,7 @@ func echoGorilla(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer c.Close()
+	answersCloses(c)
 	for {
 		kind, p, err := c.ReadMessage() // answers a Close by itself
 		if err != nil {
