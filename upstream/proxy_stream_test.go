@@ -64,30 +64,38 @@ func TestStreaming(t *testing.T) {
 	}
 }
 
+// statusThenBody asks a Proxy whose back end answers with a gRPC status in the head
+// and with body.
+func statusThenBody(t *testing.T, p memnet.Proto, interval time.Duration, length int64, body io.ReadCloser) *http.Response {
+	t.Helper()
+	proxy := newProxy(t, upstream.ProxyConfig{
+		Target: "http://b", FlushInterval: interval,
+		Transport: tripperFunc(func(*http.Request) (*http.Response, error) {
+			res := response(200, "")
+			res.Header = http.Header{"Content-Type": {"application/grpc+proto"}, "Grpc-Status": {"5"}}
+			res.Body, res.ContentLength = body, length
+			return res, nil
+		}),
+	})
+	s := memnet.Serve(t, p, &http.Server{Handler: proxy})
+	res, err := s.Client.Post(s.URL, "application/grpc+proto", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { res.Body.Close() })
+	return res
+}
+
 // gRPC's clients want a status that is in the head of a response and the end of the
 // stream in one frame, so the head waits for the end, however long it takes.
 func TestGRPCStatusInHead(t *testing.T) {
 	for _, interval := range []time.Duration{0, -1, time.Second} {
 		for _, length := range []int64{0, -1} { // of HTTP/2 and of HTTP/3, whose end is not seen with the head
 			inBubbles(t, []memnet.Proto{memnet.HTTP2, memnet.H2C}, func(t *testing.T, p memnet.Proto) {
-				proxy := newProxy(t, upstream.ProxyConfig{
-					Target: "http://b", FlushInterval: interval,
-					Transport: tripperFunc(func(*http.Request) (*http.Response, error) {
-						pr, pw := io.Pipe()
-						time.AfterFunc(time.Minute, func() { pw.Close() })
-						res := response(200, "")
-						res.Header = http.Header{"Content-Type": {"application/grpc+proto"}, "Grpc-Status": {"5"}}
-						res.Body, res.ContentLength = pr, length
-						return res, nil
-					}),
-				})
-				s := memnet.Serve(t, p, &http.Server{Handler: proxy})
+				pr, pw := io.Pipe()
 				start := time.Now()
-				res, err := s.Client.Post(s.URL, "application/grpc+proto", nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer res.Body.Close()
+				time.AfterFunc(time.Minute, func() { pw.Close() })
+				res := statusThenBody(t, p, interval, length, pr)
 				if d := time.Since(start); d < time.Minute || res.ContentLength != 0 || res.Header.Get("Grpc-Status") != "5" {
 					t.Errorf("interval %v, length %d: after %v %v, length %d", interval, length, d, res.Header, res.ContentLength)
 				}
@@ -105,30 +113,16 @@ func TestGRPCStatusBeforeBody(t *testing.T) {
 	for _, interval := range []time.Duration{0, -1, time.Second} {
 		for _, length := range []int64{3, -1} {
 			inBubbles(t, memnet.Protos(), func(t *testing.T, p memnet.Proto) {
-				proxy := newProxy(t, upstream.ProxyConfig{
-					Target: "http://b", FlushInterval: interval,
-					Transport: tripperFunc(func(*http.Request) (*http.Response, error) {
-						pr, pw := io.Pipe()
-						go func() {
-							for range 3 {
-								time.Sleep(time.Minute)
-								io.WriteString(pw, "x")
-							}
-							pw.Close()
-						}()
-						res := response(200, "")
-						res.Header = http.Header{"Content-Type": {"application/grpc"}, "Grpc-Status": {"0"}}
-						res.Body, res.ContentLength = pr, length
-						return res, nil
-					}),
-				})
-				s := memnet.Serve(t, p, &http.Server{Handler: proxy})
+				pr, pw := io.Pipe()
 				start := time.Now()
-				res, err := s.Client.Post(s.URL, "application/grpc", nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer res.Body.Close()
+				go func() {
+					for range 3 {
+						time.Sleep(time.Minute)
+						io.WriteString(pw, "x")
+					}
+					pw.Close()
+				}()
+				res := statusThenBody(t, p, interval, length, pr)
 				b := make([]byte, 1)
 				for i := range 3 {
 					_, err := io.ReadFull(res.Body, b)
