@@ -327,6 +327,18 @@ func TestFirstByteLimitsTheRest(t *testing.T) {
 	})
 }
 
+// endsWithin sends the beginning of a body and nothing more, and expects the server
+// to close the connection in time.
+func endsWithin(t *testing.T, s *memnet.Server, most time.Duration) {
+	t.Helper()
+	start := time.Now()
+	c, br := dial(t, s, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
+	c.SetReadDeadline(start.Add(time.Hour))
+	if _, err := io.Copy(io.Discard, br); err != nil || time.Since(start) > most {
+		t.Errorf("the connection ended with %v after %v", err, time.Since(start))
+	}
+}
+
 // The server tries again to read a stalled body when the handler has returned, also
 // where a limit has ended its reading before. The client here waits for nothing
 // but the end of the connection.
@@ -346,12 +358,7 @@ func TestStalledRestIsReadOnce(t *testing.T) {
 			t.Run(name+", "+what, func(t *testing.T) {
 				inBubbles(t, http1, func(t *testing.T, p memnet.Proto) {
 					h := newMiddleware(t, cfg).Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answer(w) }))
-					start := time.Now()
-					c, br := dial(t, serve(t, p, h), "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
-					c.SetReadDeadline(start.Add(time.Minute))
-					if _, err := io.Copy(io.Discard, br); err != nil || time.Since(start) > 2*time.Second {
-						t.Errorf("the connection ended with %v after %v", err, time.Since(start))
-					}
+					endsWithin(t, serve(t, p, h), 2*time.Second)
 				})
 			})
 		}
@@ -362,45 +369,27 @@ func TestStalledRestIsReadOnce(t *testing.T) {
 // body, as from the timers of a middleware inside, holds for all that the server
 // still reads.
 func TestDeadlineWhileRestIsRead(t *testing.T) {
-	for _, cooperative := range []bool{false, true} {
-		cfg := timeout.Config{Limits: timeout.Limits{ReadIdle: time.Minute}, Cooperative: cooperative}
-		inBubbles(t, http1, func(t *testing.T, p memnet.Proto) {
-			h := newMiddleware(t, cfg).Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				rc := http.NewResponseController(w)
-				time.AfterFunc(time.Second, func() { rc.SetReadDeadline(time.Now()) })
-				rc.Flush()
-			}))
-			start := time.Now()
-			c, br := dial(t, serve(t, p, h), "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
-			c.SetReadDeadline(start.Add(time.Hour))
-			if _, err := io.Copy(io.Discard, br); err != nil || time.Since(start) > 2*time.Second {
-				t.Errorf("cooperative %v: the connection ended with %v after %v", cooperative, err, time.Since(start))
-			}
-		})
-	}
+	bothModes(t, http1, func(t *testing.T, p memnet.Proto, wrap func(timeout.Limits, http.HandlerFunc) http.Handler) {
+		endsWithin(t, serve(t, p, wrap(timeout.Limits{ReadIdle: time.Minute}, func(w http.ResponseWriter, r *http.Request) {
+			rc := http.NewResponseController(w)
+			time.AfterFunc(time.Second, func() { rc.SetReadDeadline(time.Now()) })
+			rc.Flush()
+		})), 2*time.Second)
+	})
 }
 
 // The server ends the context where a read deadline passes, and ReadIdle limits what
 // the handler reads after that nevertheless, and what the server reads after both.
 func TestReadIdleAfterDeadline(t *testing.T) {
-	for _, cooperative := range []bool{false, true} {
-		cfg := timeout.Config{Limits: timeout.Limits{ReadIdle: 2 * time.Second}, Cooperative: cooperative}
-		inBubbles(t, http1, func(t *testing.T, p memnet.Proto) {
-			h := newMiddleware(t, cfg).Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				rc := http.NewResponseController(w)
-				rc.SetReadDeadline(time.Now().Add(time.Second))
-				io.ReadAll(r.Body)
-				rc.SetReadDeadline(time.Time{})
-				io.ReadAll(r.Body)
-			}))
-			start := time.Now()
-			c, br := dial(t, serve(t, p, h), "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc")
-			c.SetReadDeadline(start.Add(time.Hour))
-			if _, err := io.Copy(io.Discard, br); err != nil || time.Since(start) > 6*time.Second {
-				t.Errorf("cooperative %v: the connection ended with %v after %v", cooperative, err, time.Since(start))
-			}
-		})
-	}
+	bothModes(t, http1, func(t *testing.T, p memnet.Proto, wrap func(timeout.Limits, http.HandlerFunc) http.Handler) {
+		endsWithin(t, serve(t, p, wrap(timeout.Limits{ReadIdle: 2 * time.Second}, func(w http.ResponseWriter, r *http.Request) {
+			rc := http.NewResponseController(w)
+			rc.SetReadDeadline(time.Now().Add(time.Second))
+			io.ReadAll(r.Body)
+			rc.SetReadDeadline(time.Time{})
+			io.ReadAll(r.Body)
+		})), 6*time.Second)
+	})
 }
 
 // Where something outside works on when the handler has returned, for longer than
