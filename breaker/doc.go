@@ -49,9 +49,9 @@
 // with a bad network never opens the breaker of the others. What the fleet has
 // opened is open everywhere within a sync interval, give or take a fifth, and a
 // round trip. Where the store or the machine stood still for two intervals, or for a
-// second if that is longer, the processes wait for each other's word for one and a
-// half. One that has gone counts among those with calls for up to eight intervals,
-// or four seconds if that is longer.
+// second if that is longer, the processes wait for each other's word for another
+// one and a half, or for one and 250 ms if that is longer. One that has gone counts
+// among those with calls for up to eight, or for four seconds if that is longer.
 //
 // Probes are shared: in any time w all processes together start at most Probes,
 // one for each that has ended in that time, and one for each ProbeTimeout in w and

@@ -115,7 +115,8 @@ type ProxyConfig struct {
 	// FlushInterval is how long written bytes of a response may wait to be
 	// flushed. Zero flushes responses of unknown length, event streams and gRPC
 	// at each pause, and others when they end; negative flushes all of them at
-	// each pause.
+	// each pause. A head with a grpc-status is not flushed before what follows it:
+	// most often that is the end, which clients want in the same frame.
 	FlushInterval time.Duration
 
 	// BufferPool gives the buffers that bodies are copied through. Nil is a

@@ -203,8 +203,8 @@ const defaultGrace = 10 * time.Second
 
 // serve listens and serves until ctx ends, then shuts down in order: no new
 // connections, event streams and WebSockets end, other requests finish or are
-// cut after opt.grace, tunnels are cut, then the back ends go, and the store, which handlers may
-// use to their end, goes last.
+// cut after opt.grace, other tunnels are cut, then the back ends go, and the
+// store, which handlers may use to their end, goes last.
 func serve(ctx context.Context, opt options, stdout, stderr io.Writer) error {
 	logger, err := newLogger(opt.json, stderr)
 	if err != nil {
@@ -342,7 +342,9 @@ func (c *running) count(next http.Handler) http.Handler {
 	})
 }
 
-// wait returns when there are none, or ctx has ended.
+// wait returns when there are none, or ctx has ended. It asks again and again, as
+// [http.Server.Shutdown] does: a handler may begin meanwhile, which a
+// [sync.WaitGroup] does not allow.
 func (c *running) wait(ctx context.Context) {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
